@@ -1,0 +1,51 @@
+# Thin by design: the Snakefile knows the study, data_scripts/ does the work.
+# `PY=python make ...` uses the current environment instead of .venv.
+BOOTSTRAP ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= demo
+CORES ?= all
+NUMBER ?= 5
+PORT ?= 8000
+
+ifdef PY
+PYTHON := $(PY)
+ENV :=
+else
+PYTHON := .venv/bin/python
+ENV := .venv/complete
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test test-gpu ablations check-records serve dist clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+env: $(ENV)  ## install the tested versions into .venv
+
+.venv/complete: pyproject.toml constraints.txt
+	@$(or $(BOOTSTRAP),$(error no python3 found; install Python 3.11)) data_scripts/make_env.py
+
+book: $(ENV)  ## run the study and build the site into _build/html (PROFILE=demo, CORES=all)
+	@$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cores $(CORES)
+
+test: $(ENV)  ## ruff, then the tests
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m pytest -q
+
+test-gpu: $(ENV)  ## the tests that need a GPU
+	@$(PYTHON) -m pytest -q -m gpu
+
+ablations: $(ENV)  ## remake the curated ablation records in results/
+	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE)
+
+check-records: $(ENV)  ## recompute NUMBER=5 curated experiments drawn at random and compare
+	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)
+
+serve: $(ENV)  ## show the built site at localhost, PORT=8000
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+dist: book  ## zip the site to dist/book.zip
+	@$(PYTHON) data_scripts/pack_site.py _build/html dist/book.zip
+
+clean:  ## remove all that a run has made; results/ and .venv stay
+	rm -rf _build dist book/chapters runs/$(PROFILE) .snakemake

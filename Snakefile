@@ -1,0 +1,145 @@
+# The whole study as a graph: data -> features -> experiments -> notebooks -> book.
+# `make book` runs it; so does `snakemake --cores N --config profile=demo`, here or, with an executor plugin, on a cluster.
+# Jobs depend on exactly the source files their script imports (lib.sources): a changed figure reruns notebooks,
+# not experiments. Each job's output lands in its log under runs/<profile>/logs.
+import os
+import sys
+from pathlib import Path
+
+from lib.config import load_profile
+from lib.sources import source_closure
+
+ROOT = Path(workflow.basedir)
+PROFILE = load_profile(config.get("profile", "demo"))
+WORK = f"runs/{PROFILE.name}"
+LOGS = f"{WORK}/logs"
+BASIC = [spec for spec in PROFILE.methods.values() if not spec.ablation]
+# what data and features depend on, and not, say, the list of chapters
+FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.extractor]
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["STUDY_PROFILE"] = PROFILE.name
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = str(PROFILE.threads)
+
+
+def sources(*paths):
+    """Project files that the given scripts or notebooks need."""
+    return [str(path.relative_to(ROOT)) for path in source_closure([ROOT / path for path in paths], ROOT)]
+
+
+def records(spec, category, seed):
+    """Records that one experiment writes."""
+    return [f"{WORK}/records/{spec.name}/{category}/{variant}-s{seed}.json" for variant in spec.variants]
+
+
+def book_files(*patterns):
+    """Hand-written files of the book that match the patterns."""
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / "book").glob(pattern))
+
+
+BASIC_RECORDS = [
+    path for spec in BASIC for category in spec.categories for seed in spec.seeds for path in records(spec, category, seed)
+]
+FEATURES = expand(f"{WORK}/features/{{category}}/manifest.json", category=PROFILE.categories)
+CHAPTERS = expand("book/chapters/{stem}.ipynb", stem=PROFILE.chapters)
+
+
+wildcard_constraints:
+    category="|".join(PROFILE.categories),
+    seed=r"\d+",
+
+
+# names the steps in between too, so that a deleted record is computed again
+rule study:
+    default_target: True
+    input: "_build/html/index.html", CHAPTERS, BASIC_RECORDS, FEATURES,
+
+
+rule book:
+    message: "book"
+    input:
+        chapters=CHAPTERS,
+        pages=book_files("*.md", "*.bib", "_toc.yml", "_ext/*.py", "_static/**/*.*"),
+        config="_config.yml",
+        check=sources("data_scripts/check_site.py"),
+    output: "_build/html/index.html",
+    log: f"{LOGS}/book.log",
+    params:
+        scratch=f"{WORK}/site",
+        profile=PROFILE.name,
+    shell:
+        "(rm -rf {params.scratch}"
+        " && jupyter-book build book --config _config.yml --path-output {params.scratch} -W -n --keep-going"
+        " && python data_scripts/check_site.py {params.scratch}/_build/html"
+        " && rm -rf _build/html && mv {params.scratch}/_build/html _build/html) > {log} 2>&1"
+
+
+if PROFILE.dataset == "synth3d":
+
+    rule data:
+        message: "data {wildcards.category}"
+        input: sources("data_scripts/make_synth3d.py"),
+        output: f"{PROFILE.data_root}/{{category}}/manifest.json",
+        log: f"{LOGS}/data-{{category}}.log",
+        params:
+            root=PROFILE.data_root,
+            seed=PROFILE.data_seed,
+        threads: PROFILE.threads
+        shell:
+            "python data_scripts/make_synth3d.py --root {params.root} --seed {params.seed}"
+            " --category {wildcards.category} > {log} 2>&1"
+
+
+rule features:
+    message: "features {wildcards.category}"
+    input:
+        data=f"{PROFILE.data_root}/{{category}}/manifest.json" if PROFILE.dataset == "synth3d" else [],
+        code=sources("data_scripts/extract_features.py"),
+    output: f"{WORK}/features/{{category}}/manifest.json",
+    log: f"{LOGS}/features-{{category}}.log",
+    params:
+        settings=str(FEATURE_SETTINGS),
+    threads: PROFILE.threads
+    shell:
+        "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category} > {log} 2>&1"
+
+
+# one rule per method, because methods differ in the records they write
+for spec in PROFILE.methods.values():
+
+    rule:
+        name: f"experiment_{spec.name}"
+        message: f"experiment {spec.name} {{wildcards.category}} seed {{wildcards.seed}}"
+        input:
+            features=f"{WORK}/features/{{category}}/manifest.json",
+            code=sources("data_scripts/run_experiment.py"),
+        output: records(spec, "{category}", "{seed}"),
+        log: f"{LOGS}/{spec.name}-{{category}}-s{{seed}}.log",
+        params:
+            method=spec.name,
+            settings=str([spec.config, spec.ablation, PROFILE.standardize, PROFILE.threads, PROFILE.device]),
+        threads: PROFILE.threads
+        shell:
+            "python data_scripts/run_experiment.py --profile {PROFILE.name} --method {params.method}"
+            " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule notebook:
+    message: "notebook {wildcards.stem}"
+    input:
+        notebook="notebooks/{stem}.ipynb",
+        profile=f"profiles/{PROFILE.name}.yaml",
+        code=lambda wildcards: sources(f"notebooks/{wildcards.stem}.ipynb", "data_scripts/run_notebook.py"),
+        features=FEATURES,
+        records=BASIC_RECORDS,
+        curated=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / PROFILE.name).rglob("*.json")),
+    output: "book/chapters/{stem}.ipynb",
+    log: f"{LOGS}/notebook-{{stem}}.log",
+    params:
+        profile=PROFILE.name,
+        failed=f"{WORK}/failed",
+    threads: PROFILE.threads
+    shell:
+        "python data_scripts/run_notebook.py {input.notebook} {output} -p profile {params.profile}"
+        " --failed {params.failed} > {log} 2>&1"

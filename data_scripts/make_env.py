@@ -1,0 +1,43 @@
+"""Set up `.venv` with the tested versions of constraints.txt; needs nothing but Python itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".venv"
+NEEDED = (3, 11)
+
+
+def main() -> int:
+    """Exit status: 0 when the environment is complete, with `.venv/complete` as its stamp."""
+    if sys.version_info < NEEDED:
+        version = ".".join(map(str, sys.version_info[:2]))
+        advice = "install Python 3.11, or name one: make book BOOTSTRAP=/path/to/python3.11"
+        print(f"Python {version} ({sys.executable}) is too old: {advice}", file=sys.stderr)
+        return 1
+    unfinished = FOLDER / "unfinished"
+    if unfinished.exists():  # a killed pip can leave a package that looks installed and is not whole
+        shutil.rmtree(str(FOLDER))
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "complete").unlink(missing_ok=True)
+    unfinished.touch()
+    print("installing into .venv (a minute, or as long as 2 GB of downloads take)", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)
+    python = FOLDER / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "-c", "constraints.txt", "-e", ".[book,lab,dev]"]
+    if subprocess.run(command, cwd=str(ROOT)).returncode:
+        print("the installation stopped; mend the cause above and run the same command again", file=sys.stderr)
+        return 1
+    subprocess.run([*pip, "check"], cwd=str(ROOT), check=True, stdout=subprocess.DEVNULL)
+    unfinished.unlink()
+    (FOLDER / "complete").touch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

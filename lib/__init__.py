@@ -1,0 +1,1 @@
+"""Multimodal industrial anomaly detection: extractors, heads, metrics and the road between them."""

@@ -1,0 +1,186 @@
+"""Samples in the MVTec 3D-AD layout: listing and reading, and one clear line for what is missing or unpaired.
+
+Layout: `<root>/<category>/{train,validation,test}/<defect or good>/{rgb/NNN.png, xyz/NNN.tiff, gt/NNN.png}`.
+Reading never writes: the released preprocessing overwrites the dataset in place, this one leaves every file
+as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.config import check_choice
+from lib.decoding import read_cloud, read_gt_mask, read_rgb
+from lib.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+GOOD = "good"
+SUFFIXES = {"rgb": ".png", "xyz": ".tiff", "gt": ".png"}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """Where one sample lies; `gt` is None where the layout needs no mask (nominal samples)."""
+
+    category: str
+    split: str
+    defect: str
+    stem: str
+    rgb: Path
+    xyz: Path
+    gt: Path | None
+
+    @property
+    def sample_id(self) -> str:
+        """"<split>/<defect>/<stem>", unique within a category."""
+        return f"{self.split}/{self.defect}/{self.stem}"
+
+    @property
+    def label(self) -> int:
+        """1 for an anomalous sample, 0 for a nominal one; the folder decides."""
+        return int(self.defect != GOOD)
+
+
+@dataclass(frozen=True, eq=False)
+class RawSample:
+    """One sample as the sensor gave it: rgb (H, W, 3) uint8, cloud (H, W, 3) float32 m, gt_mask (H, W) bool."""
+
+    files: SampleFiles
+    rgb: np.ndarray
+    cloud: np.ndarray
+    gt_mask: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One prepared sample, S = 224: what every extractor takes.
+
+    rgb (3, S, S) float32 ImageNet-normalised; cloud (3, S, S) float32 metres, (0, 0, 0) off the object;
+    foreground and gt_mask (S, S) bool; label 1 = anomalous.
+    """
+
+    sample_id: str
+    category: str
+    split: str
+    defect: str
+    label: int
+    rgb: torch.Tensor
+    cloud: torch.Tensor
+    foreground: torch.Tensor
+    gt_mask: torch.Tensor
+
+
+def denormalize_rgb(rgb: torch.Tensor) -> torch.Tensor:
+    """(..., 3, H, W) float32 colors in [0, 1], for display.
+
+    Args:
+        rgb: (..., 3, H, W) float32, ImageNet-normalised.
+    """
+    mean, std = (rgb.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (rgb * std + mean).clamp(0.0, 1.0)
+
+
+def _names(names: list[str]) -> str:
+    """The names, comma-separated, at most `NAMES_SHOWN` of them."""
+    more = [f"and {len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
+    return ", ".join(names[:NAMES_SHOWN] + more) or "nothing"
+
+
+def _folders(folder: Path) -> list[str]:
+    """Sorted names of the visible folders inside one folder."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    """Stems of the visible files of one kind; none where the folder is missing."""
+    if not folder.is_dir():
+        return set()
+    return {path.stem for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith(".")}
+
+
+def _split_folder(root: Path, category: str, split: str) -> Path:
+    """Folder of one split, or the InputError that says what part of the path is missing and what is there."""
+    check_choice("split", split, SPLITS)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; set data_root to the folder that holds the categories")
+    for parent, name in ((root, category), (root / category, split)):
+        if not name or name not in _folders(parent):
+            there = _names(_folders(parent))
+            raise InputError(f"{parent / name}: no such folder; beside it: {there}; check data_root and category")
+    return root / category / split
+
+
+def _paired_stems(folder: Path, defect: str) -> list[str]:
+    """Sorted stems of one defect folder, or the InputError that lists what lacks a partner."""
+    stems = {kind: _stems(folder / kind, suffix) for kind, suffix in SUFFIXES.items()}
+    needed = ["rgb", "xyz"] if defect == GOOD and not stems["gt"] else ["rgb", "xyz", "gt"]
+    every_stem = set.union(*stems.values())
+    if not every_stem:
+        raise InputError(f"{folder}: no samples; expected rgb/*.png and xyz/*.tiff; fetch the data again")
+    lacking = {kind: sorted(every_stem - stems[kind]) for kind in needed if every_stem - stems[kind]}
+    if lacking:
+        missing = "; ".join(f"no {kind}/*{SUFFIXES[kind]} for {_names(found)}" for kind, found in lacking.items())
+        raise InputError(f"{folder}: unpaired files: {missing}; add them or remove their partners")
+    return sorted(every_stem)
+
+
+def list_samples(root: Path | str, category: str, split: str) -> tuple[SampleFiles, ...]:
+    """Files of every sample of one split, sorted by defect and stem (the released loaders leave defects unsorted).
+
+    Args:
+        root: folder that holds the categories.
+        category: for instance "biscuit" or "bagel".
+        split: "train" and "validation" hold only nominal samples, "test" also anomalous ones.
+
+    Raises:
+        InputError: a missing folder, unpaired files, anomalous folders outside test, or no samples at all.
+    """
+    folder = _split_folder(Path(root), category, split)
+    defects = _folders(folder)
+    if split != "test" and defects not in ([GOOD], []):
+        raise InputError(f"{folder}: holds {_names(defects)}; only test may hold more than {GOOD}: move it there")
+    samples = tuple(
+        SampleFiles(
+            category, split, defect, stem,
+            rgb=folder / defect / "rgb" / f"{stem}.png",
+            xyz=folder / defect / "xyz" / f"{stem}.tiff",
+            gt=folder / defect / "gt" / f"{stem}.png" if defect != GOOD else None,
+        )
+        for defect in defects
+        for stem in _paired_stems(folder / defect, defect)
+    )
+    if not samples:
+        raise InputError(f"{folder}: no samples; expected a folder {GOOD} with rgb and xyz; fetch the data again")
+    return samples
+
+
+def _check_same_size(array: np.ndarray, path: Path, rgb: np.ndarray, rgb_path: Path) -> None:
+    """Raises the InputError that names both files when their pixels cannot correspond."""
+    if array.shape[:2] != rgb.shape[:2]:
+        sizes = f"{array.shape[:2]} but {rgb_path} is {rgb.shape[:2]}"
+        raise InputError(f"{path}: height and width {sizes}; export both on the same pixels")
+
+
+def read_sample(files: SampleFiles) -> RawSample:
+    """One sample as it lies on disk, checked; the files are only read.
+
+    Args:
+        files: from `list_samples`.
+
+    Raises:
+        InputError: sizes that differ, or a file that `lib.decoding` refuses.
+    """
+    rgb, cloud = read_rgb(files.rgb), read_cloud(files.xyz)
+    _check_same_size(cloud, files.xyz, rgb, files.rgb)
+    if files.gt is None:
+        return RawSample(files, rgb, cloud, gt_mask=np.zeros(rgb.shape[:2], dtype=bool))
+    gt_mask = read_gt_mask(files.gt)
+    _check_same_size(gt_mask, files.gt, rgb, files.rgb)
+    return RawSample(files, rgb, cloud, gt_mask)

@@ -1,0 +1,248 @@
+"""One experiment from data to record: a method on a category at a seed, computed once and kept.
+
+`run` is the only door: the workflow's jobs and the notebooks both call it. It returns the records that are already
+there when data, settings and code agree with them, and computes them under a lock otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from lib.config import BlindConfig, CFMConfig, MethodSpec, NearestNeighborConfig, Profile, project_root
+from lib.errors import InputError
+from lib.feature_store import (
+    FEATURE_CODE,
+    category_features,
+    code_fingerprint,
+    ensure_data,
+    feature_settings,
+    lock_path,
+)
+from lib.features import Features
+from lib.heads import Prediction
+from lib.heads.blind import Blind
+from lib.heads.cfm import CFM
+from lib.heads.memory_bank import NearestNeighbor
+from lib.metrics import evaluate, evaluate_by_defect
+from lib.records import SCHEMA, comparable, differences, read_record, record_path, write_record
+from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
+
+HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor, BlindConfig: Blind}
+EXPERIMENT_CODE = (*FEATURE_CODE, "feature_store.py", "config.py", "losses.py", "metrics.py", "pixel_metrics.py", "heads/*.py", "experiment.py")
+
+
+def make_head(config: Any, sample: Features, device: str) -> Any:
+    """Untrained head for features shaped like `sample`'s; the type of the settings chooses it."""
+    rgb_dim, xyz_dim = sample.rgb_tokens.shape[0], sample.xyz_tokens.shape[1]
+    return HEADS[type(config)](config, rgb_dim, xyz_dim, device)
+
+
+def run(profile: Profile, method: str, category: str, seed: int, progress: bool = False) -> dict[str, dict[str, Any]]:
+    """Records of every variant of a method on a category at a seed.
+
+    Args:
+        profile: the study's settings.
+        method: name of an experiment in the profile.
+        category: one of its categories.
+        seed: one of its seeds.
+        progress: show bars.
+
+    Returns:
+        Record by variant name.
+
+    Raises:
+        InputError: the profile does not plan this experiment.
+    """
+    spec = planned(profile, method, category, seed)
+    identity = experiment_identity(profile, spec, ensure_data(profile, category, progress), category)
+    if spec.ablation and (found := matching_records(results_root(profile), spec, category, seed, identity)):
+        return found
+    with FileLock(lock_path(profile, f"{method}-{category}-s{seed}")):
+        found = matching_records(profile.work_dir / "records", spec, category, seed, identity, check_code=True)
+        if found and (not keeps_maps(spec, seed) or maps_path(profile, method, category, seed).is_file()):
+            return found
+        return compute(profile, spec, category, seed, identity, progress)
+
+
+def experiment_records(
+    profile: Profile,
+    method: str,
+    variants: Sequence[str],
+    categories: Sequence[str] | None = None,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Records of some variants of a method on its categories and seeds, category by category.
+
+    Args:
+        profile, method, progress: as for `run`.
+        variants: which of the method's variants.
+        categories: those of the method unless given.
+    """
+    spec = profile.method(method)
+    chosen = [(category, seed) for category in categories or spec.categories for seed in spec.seeds]
+    found = [run(profile, method, category, seed, progress) for category, seed in chosen]
+    return [records[variant] for records in found for variant in variants]
+
+
+def planned(profile: Profile, method: str, category: str, seed: int) -> MethodSpec:
+    """The method's settings, once category and seed are known to be among them."""
+    spec = profile.method(method)
+    profile.check_category(category)
+    if category not in spec.categories or seed not in spec.seeds:
+        raise InputError(
+            f"profile {profile.name} runs {method} on {', '.join(spec.categories)} at seeds "
+            f"{', '.join(map(str, spec.seeds))}, not on {category} at seed {seed}; add them to the profile"
+        )
+    return spec
+
+
+def results_root(profile: Profile) -> Path:
+    """Folder of the curated, committed records of a profile."""
+    return project_root() / "results" / profile.name
+
+
+def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category: str) -> dict[str, Any]:
+    """`config` and `inputs` of a record: all that its numbers depend on but seed and variant."""
+    settings = feature_settings(profile, root, category)
+    config = {
+        "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
+        "extractor": profile.extractor,
+        "standardize": profile.standardize,
+        "preparation": settings["preparation"],
+    }
+    inputs = {"data": settings["data"], "threads": profile.threads, "code": code_fingerprint(EXPERIMENT_CODE)}
+    return {"config": config, "inputs": inputs}
+
+
+def matching_records(
+    root: Path, spec: MethodSpec, category: str, seed: int, identity: dict[str, Any], check_code: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Stored records of every variant, or an empty dict unless all are there with the same config and inputs."""
+    found = {}
+    for variant in spec.variants:
+        path = record_path(root, spec.name, category, variant, seed)
+        if not path.is_file():
+            return {}
+        record = read_record(path)
+        stored = {"config": record["config"], "inputs": dict(record["inputs"])}
+        if not check_code:
+            stored["inputs"]["code"] = identity["inputs"]["code"]
+        if stored != identity:
+            return {}
+        found[variant] = record
+    return found
+
+
+def compute(
+    profile: Profile, spec: MethodSpec, category: str, seed: int, identity: dict[str, Any], progress: bool
+) -> dict[str, dict[str, Any]]:
+    """Train, predict, measure and store; see `run`."""
+    torch.set_num_threads(profile.threads)
+    train = category_features(profile, category, "train", progress)
+    test = category_features(profile, category, "test", progress)
+    started = time.perf_counter()
+    head = make_head(spec.config, train[0], profile.device)
+    history = head.fit(train, seed, progress)
+    fitted = time.perf_counter()
+    bar = tqdm(test, desc=f"{spec.name} {category}", disable=not progress)
+    predictions = [head.predict(sample, spec.variants) for sample in bar]
+    finished = time.perf_counter()
+    run_facts = {"fit_seconds": fitted - started, "predict_seconds": finished - fitted, **machine_facts()}
+    records = {}
+    for variant in spec.variants:
+        key = {"profile": profile.name, "method": spec.name, "category": category, "variant": variant, "seed": seed}
+        measured = measure(test, [prediction[variant] for prediction in predictions])
+        records[variant] = {"schema": SCHEMA, "key": key, **identity, **measured, "history": history, "run": run_facts}
+    if keeps_maps(spec, seed):
+        save_maps(maps_path(profile, spec.name, category, seed), predictions)
+    for variant, record in records.items():
+        write_record(record_path(profile.work_dir / "records", spec.name, category, variant, seed), record)
+    return records
+
+
+def measure(test: Sequence[Features], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """`metrics` and `per_image` of a record."""
+    labels = np.array([sample.label for sample in test])
+    scores = np.array([prediction.image_score for prediction in predictions])
+    gt_masks = np.stack([sample.gt_mask.numpy() for sample in test])
+    maps = np.stack([prediction.anomaly_map.numpy() for prediction in predictions])
+    pixel_scales = np.array([prediction.pixel_scale for prediction in predictions])
+    defects = [sample.sample_id.split("/")[1] for sample in test]
+    metrics = evaluate(labels, scores, gt_masks, maps, pixel_scales)
+    metrics["by_defect"] = evaluate_by_defect(defects, scores, gt_masks, maps, pixel_scales)
+    facts = zip(test, defects, scores.tolist(), strict=True)
+    per_image = [{"id": s.sample_id, "defect": defect, "label": s.label, "score": value} for s, defect, value in facts]
+    return {"metrics": metrics, "per_image": per_image}
+
+
+def machine_facts() -> dict[str, Any]:
+    """What a record says of the machine and the moment; never compared."""
+    return {
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cpu": cpu_name(),
+        "commit": git_commit(project_root()),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": package_versions(),
+    }
+
+
+def keeps_maps(spec: MethodSpec, seed: int) -> bool:
+    """Anomaly maps are kept for the first seed of each method that is not an ablation: the pages show those."""
+    return not spec.ablation and seed == spec.seeds[0]
+
+
+def maps_path(profile: Profile, method: str, category: str, seed: int) -> Path:
+    """File of the anomaly maps of one experiment."""
+    return profile.work_dir / "maps" / method / category / f"s{seed}.npz"
+
+
+def save_maps(path: Path, predictions: Sequence[dict[str, Prediction]]) -> None:
+    """Anomaly maps of every variant as float16 arrays (number of samples, H, W)."""
+    stacks = {
+        variant: np.stack([prediction[variant].anomaly_map.numpy() for prediction in predictions]).astype(np.float16)
+        for variant in predictions[0]
+    }
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **stacks)
+
+
+def load_maps(profile: Profile, method: str, category: str, variant: str, seed: int | None = None) -> np.ndarray:
+    """Anomaly maps (number of test samples, H, W) float32 of one variant, computed first where they are missing."""
+    spec = profile.method(method)
+    seed = spec.seeds[0] if seed is None else seed
+    run(profile, method, category, seed)
+    with np.load(maps_path(profile, method, category, seed)) as stored:
+        return stored[variant].astype(np.float32)
+
+
+def recompute(profile: Profile, method: str, category: str, seed: int) -> dict[str, dict[str, Any]]:
+    """Records computed anew whatever is stored; see `run` for arguments and errors."""
+    spec = planned(profile, method, category, seed)
+    identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
+    return compute(profile, spec, category, seed, identity, progress=False)
+
+
+def record_differences(profile: Profile, method: str, category: str, seed: int, tolerance: float) -> list[str]:
+    """Differences between the curated records of an ablation and a fresh computation; empty when they agree.
+
+    Args:
+        profile, method, category, seed: the experiment, as for `run`.
+        tolerance: largest absolute difference of two numbers that still agree.
+    """
+    found = []
+    for variant, record in recompute(profile, method, category, seed).items():
+        stored = read_record(record_path(results_root(profile), method, category, variant, seed))
+        where = f"{method}/{category}/{variant}-s{seed}"
+        found += differences(comparable(stored), comparable(record), tolerance, where)
+    return found

@@ -1,0 +1,163 @@
+"""From a category's name to the features of its samples: data made or found, features extracted once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from lib import preparation
+from lib.config import Profile, check_choice, data_root, project_root
+from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
+from lib.extractors import get_extractor
+from lib.features import Features, Standardizer, load_features, save_features
+from lib.runtime import atomic_path
+from lib.synth3d import write_category
+
+PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED")
+PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
+FEATURE_CODE = ("errors.py", "clouds.py", "grids.py", "data.py", "preparation.py", "sampling.py", "features.py", "extractors/*.py")
+
+
+def code_fingerprint(patterns: Sequence[str]) -> str:
+    """SHA-256 over the source files of `lib` that match the patterns: a changed line makes stored results stale."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in (project_root() / "lib").glob(pattern)}):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def ensure_data(profile: Profile, category: str, progress: bool = False) -> Path:
+    """Dataset folder that holds `category`; the embedded dataset is generated first where it is missing.
+
+    Raises:
+        InputError: the profile has no such category, or a real dataset is not where it should be.
+    """
+    profile.check_category(category)
+    root = data_root(profile)
+    if profile.dataset == "synth3d":
+        with FileLock(lock_path(profile, f"data-{category}")):
+            write_category(root, category, profile.data_seed, progress=progress)
+    return root
+
+
+def lock_path(profile: Profile, name: str) -> Path:
+    """Lock file of one piece of work; the operating system frees the lock when its holder dies."""
+    folder = profile.work_dir / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.lock"
+
+
+def data_fingerprint(root: Path, category: str) -> str:
+    """SHA-256 of the category's data: its manifest's own, or over names and sizes where there is no manifest."""
+    manifest = root / category / "manifest.json"
+    if manifest.is_file():
+        return json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+    files = sorted(path for path in (root / category).rglob("*") if path.is_file())
+    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def preparation_config(profile: Profile) -> preparation.PreparationConfig:
+    """The profile's preparation settings; `InputError` when the profile names none that exists."""
+    check_choice(f"preparation of profile {profile.name}", profile.preparation, PREPARATIONS)
+    return getattr(preparation, profile.preparation)
+
+
+def feature_settings(profile: Profile, root: Path, category: str) -> dict[str, Any]:
+    """Everything the features of a category depend on."""
+    return {
+        "data": data_fingerprint(root, category),
+        "extractor": profile.extractor,
+        "preparation": dataclasses.asdict(preparation_config(profile)),
+        "code": code_fingerprint(FEATURE_CODE),
+    }
+
+
+def extract_features(profile: Profile, category: str, progress: bool = False) -> Path:
+    """Folder with the features of every sample of a category; what is there and current is kept.
+
+    Args:
+        profile: names data, preparation and extractor.
+        category: one of the profile's categories.
+        progress: show a bar over samples.
+    """
+    root = ensure_data(profile, category, progress)
+    folder = profile.work_dir / "features" / category
+    settings = feature_settings(profile, root, category)
+    with FileLock(lock_path(profile, f"features-{category}")):
+        if stored_json(folder / "manifest.json") == settings:
+            return folder
+        if stored_json(folder / "settings.json") != settings:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(folder / "settings.json", settings)
+        files = [entry for split in SPLITS for entry in list_samples(root, category, split)]
+        extractor = get_extractor(profile.extractor)
+        for entry in tqdm(files, desc=f"features {category}", disable=not progress):
+            path = folder / f"{entry.sample_id}.safetensors"
+            if not path.is_file():
+                save_features(path, extractor(prepared(profile, entry)))
+        write_json(folder / "manifest.json", settings)
+    return folder
+
+
+def stored_json(path: Path) -> Any:
+    """Content of a JSON file, or None where there is no readable one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def category_features(profile: Profile, category: str, split: str, progress: bool = False) -> list[Features]:
+    """Features of every sample of a split in file order, standardized on the training foreground if so set."""
+    folder = extract_features(profile, category, progress)
+    features = read_split(folder, split)
+    if not profile.standardize:
+        return features
+    train = features if split == "train" else read_split(folder, "train")
+    standardizer = Standardizer.fit(train)
+    return [standardizer.apply(sample) for sample in features]
+
+
+def read_split(folder: Path, split: str) -> list[Features]:
+    """Stored features of a split, sorted by sample id."""
+    return [load_features(path) for path in sorted((folder / split).rglob("*.safetensors"))]
+
+
+def sample_files(profile: Profile, category: str, split: str) -> tuple[SampleFiles, ...]:
+    """Files of a split in the order of `category_features` and of the anomaly maps."""
+    return list_samples(ensure_data(profile, category), category, split)
+
+
+def prepared(profile: Profile, files: SampleFiles) -> Sample:
+    """One sample as the extractor sees it, prepared by the profile's settings."""
+    return preparation.prepare_sample(read_sample(files), preparation_config(profile), PREPARATION_SEED)
+
+
+def test_facts(profile: Profile, category: str) -> tuple[np.ndarray, list[str]]:
+    """Ground-truth masks (B, H, W) bool and defect types of the test split, in the order of the anomaly maps."""
+    test = read_split(extract_features(profile, category), "test")
+    return np.stack([sample.gt_mask.numpy() for sample in test]), [sample.sample_id.split("/")[1] for sample in test]
+
+
+def data_manifest(profile: Profile, category: str) -> dict[str, str]:
+    """Seed, generator version and fingerprint of a category's data, as far as the dataset has them."""
+    root = ensure_data(profile, category)
+    manifest = stored_json(root / category / "manifest.json") or {}
+    facts = {key: str(manifest[key]) for key in ("seed", "synth3d_version") if key in manifest}
+    return {**facts, "sha256": data_fingerprint(root, category)}

@@ -1,0 +1,240 @@
+"""Crossmodal Feature Mapping (Costanzino et al., CVPR 2024), written from the paper.
+
+Letters: N foreground pixels, C channels, H W pixels. "2d" is the RGB side, "3d" the point-cloud side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lib.config import CFM_VARIANTS, CFMConfig, Scoring
+from lib.errors import InputError
+from lib.features import Features
+from lib.grids import box_blur, gaussian_blur
+from lib.heads import Prediction
+from lib.losses import cosine_distance, unit_distance
+from lib.runtime import atomic_path
+
+PIXELS_PER_CHUNK = 4096  # rows whose hidden activations stay in the processor's cache
+
+
+class MappingMLP(nn.Module):
+    """Three linear layers with GELU between them (CFM sec. 3.2): features of one modality to the other's."""
+
+    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int | None = None) -> None:
+        super().__init__()
+        hidden_dim = hidden_dim or (in_dim + out_dim) // 2
+        self.input = nn.Linear(in_dim, hidden_dim)
+        self.projection = nn.Linear(hidden_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, out_dim)
+        self.activation = nn.GELU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Predicted features (..., out_dim) float32 from features (..., in_dim) float32."""
+        hidden = self.activation(self.input(features))
+        return self.output(self.activation(self.projection(hidden)))
+
+
+def aggregate(psi_2d: Tensor, psi_3d: Tensor, aggregation: str) -> Tensor:
+    """One discrepancy map out of two.
+
+    Args:
+        psi_2d: (..., H, W) float32, distance between predicted and observed RGB features.
+        psi_3d: (..., H, W) float32, the same for 3D features.
+        aggregation: "product" (CFM eq. 5), "sum", "max", "psi_2d" or "psi_3d" (CFM Table 6).
+
+    Returns:
+        (..., H, W) float32.
+    """
+    rules = {
+        "product": lambda: psi_2d * psi_3d,
+        "sum": lambda: psi_2d + psi_3d,
+        "max": lambda: torch.maximum(psi_2d, psi_3d),
+        "psi_2d": lambda: psi_2d,
+        "psi_3d": lambda: psi_3d,
+    }
+    return rules[aggregation]()
+
+
+def blur(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
+    """(H, W) map smoothed as `scoring.blur` says: the paper's Gaussian, or the released code's eight box filters."""
+    if scoring.blur == "gaussian":
+        return gaussian_blur(anomaly_map, scoring.blur_sigma_px)
+    if scoring.blur == "box":
+        return box_blur(box_blur(anomaly_map, kernel_px=5, repeats=5), kernel_px=7, repeats=3)
+    return anomaly_map
+
+
+def score(anomaly_map: Tensor, rule: str) -> Prediction:
+    """Image score and metric maps from a blurred map.
+
+    Args:
+        anomaly_map: (H, W) float32, at least 0.
+        rule: "paper" = the maximum (CFM sec. 3.3). "released" = the AUPRO map is divided by the mean over nonzero
+            pixels, the image score is the maximum over the root of that mean, and the pixel-AUROC map is divided
+            by the root of the mean over all pixels [released code].
+    """
+    if rule == "paper":
+        return Prediction(anomaly_map, float(anomaly_map.max()))
+    nonzero = anomaly_map[anomaly_map != 0]
+    mean_nonzero = nonzero.mean() if len(nonzero) else torch.tensor(1.0)
+    mean_all = anomaly_map.mean() if len(nonzero) else torch.tensor(1.0)
+    return Prediction(
+        anomaly_map / mean_nonzero,
+        float(anomaly_map.max() / mean_nonzero.sqrt()),
+        pixel_scale=float(mean_nonzero / mean_all.sqrt()),
+    )
+
+
+class CFM:
+    """Two mapping networks trained on normal samples, and the maps of their disagreement with what is seen."""
+
+    variants = tuple(CFM_VARIANTS)
+
+    def __init__(self, config: CFMConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.rgb_to_xyz = MappingMLP(rgb_dim, xyz_dim, config.hidden_dim).to(self.device)
+        self.xyz_to_rgb = MappingMLP(xyz_dim, rgb_dim, config.hidden_dim).to(self.device)
+
+    def losses(self, rgb: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cosine distance of each direction over foreground pixels (CFM eq. 3).
+
+        Args:
+            rgb: (N, C2) float32.
+            xyz: (N, C3) float32.
+
+        Returns:
+            Two scalars: RGB to 3D, 3D to RGB.
+        """
+        return cosine_distance(self.rgb_to_xyz(rgb), xyz).mean(), cosine_distance(self.xyz_to_rgb(xyz), rgb).mean()
+
+    def fit(self, features: Sequence[Features], seed: int, progress: bool = False) -> dict[str, list[float]]:
+        """Loss curves of training both networks jointly with Adam; the networks are initialized anew.
+
+        Args:
+            features: normal training samples.
+            seed: of the initialization, the order of images and the pixels drawn.
+            progress: show a bar over epochs.
+
+        Returns:
+            "rgb_to_xyz" and "xyz_to_rgb": mean loss of each epoch.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        self._initialize(generator)
+        parameters = [*self.rgb_to_xyz.parameters(), *self.xyz_to_rgb.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=self.config.learning_rate)
+        steps_per_epoch = -(-len(features) // self.config.batch_size)
+        scheduler = self._scheduler(optimizer, self.config.num_epochs * steps_per_epoch)
+        history: dict[str, list[float]] = {"rgb_to_xyz": [], "xyz_to_rgb": []}
+        bar = tqdm(range(self.config.num_epochs), desc="CFM epochs", disable=not progress)
+        for _ in bar:
+            sums = torch.zeros(2)
+            for rgb, xyz in self._batches(features, generator):
+                losses = self.losses(rgb.to(self.device), xyz.to(self.device))
+                optimizer.zero_grad()
+                (losses[0] + losses[1]).backward()
+                optimizer.step()
+                scheduler.step()
+                sums += torch.stack(losses).detach().cpu()
+            for name, mean in zip(history, (sums / steps_per_epoch).tolist(), strict=True):
+                history[name].append(mean)
+            bar.set_postfix({name: f"{curve[-1]:.3f}" for name, curve in history.items()})
+        return history
+
+    def _initialize(self, generator: torch.Generator) -> None:
+        """Fresh weights by PyTorch's own rule for linear layers, drawn from `generator`."""
+        for module in (*self.rgb_to_xyz.modules(), *self.xyz_to_rgb.modules()):
+            if isinstance(module, nn.Linear):
+                bound = module.in_features**-0.5
+                for parameter in (module.weight, module.bias):
+                    drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+                    parameter.data.copy_(drawn)
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        if self.config.schedule == "one_cycle":
+            return torch.optim.lr_scheduler.OneCycleLR(optimizer, self.config.learning_rate, total_steps=num_steps)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+    def _batches(self, features: Sequence[Features], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Foreground pixel pairs of one epoch, `batch_size` shuffled images at a time, pooled over the batch."""
+        order = torch.randperm(len(features), generator=generator).tolist()
+        for start in range(0, len(order), self.config.batch_size):
+            pairs = [self._draw(features[i], generator) for i in order[start : start + self.config.batch_size]]
+            yield torch.cat([rgb for rgb, _ in pairs]), torch.cat([xyz for _, xyz in pairs])
+
+    def _draw(self, sample: Features, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        num_pixels = len(sample.pixel_index)
+        wanted = self.config.pixels_per_image
+        if wanted is None or wanted >= num_pixels:
+            return sample.at_pixels()
+        return sample.at_pixels(torch.randperm(num_pixels, generator=generator)[:wanted])
+
+    @torch.inference_mode()
+    def discrepancies(self, sample: Features) -> tuple[Tensor, Tensor]:
+        """Distance maps between what each modality predicts and what the other shows (CFM eq. 4).
+
+        Args:
+            sample: features of one sample.
+
+        Returns:
+            psi_2d, psi_3d: (H, W) float32 in [0, 2], zero off the object.
+        """
+        psi = torch.zeros(2, sample.foreground.numel())
+        for rows in torch.arange(len(sample.pixel_index)).split(PIXELS_PER_CHUNK):
+            rgb, xyz = (pair.to(self.device) for pair in sample.at_pixels(rows))
+            pixels = sample.pixel_index[rows]
+            psi[0, pixels] = unit_distance(self.xyz_to_rgb(xyz), rgb).cpu()
+            psi[1, pixels] = unit_distance(self.rgb_to_xyz(rgb), xyz).cpu()
+        psi_2d, psi_3d = psi.view(2, *sample.foreground.shape)
+        return psi_2d, psi_3d
+
+    def predict(self, sample: Features, variants: Sequence[str] = ("product",)) -> dict[str, Prediction]:
+        """Predictions of one sample for several scorings, at the cost of one pass through the networks.
+
+        Args:
+            sample: features of one sample.
+            variants: keys of `lib.config.CFM_VARIANTS`.
+        """
+        psi_2d, psi_3d = self.discrepancies(sample)
+        return {name: combine(psi_2d, psi_3d, CFM_VARIANTS[name]) for name in variants}
+
+    def save(self, path: Path | str) -> None:
+        """Write weights and settings as safetensors, whole or not at all."""
+        metadata = {"config": json.dumps(dataclasses.asdict(self.config))}
+        with atomic_path(path) as temporary:
+            save_file(self._state(), temporary, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "cpu") -> CFM:
+        """The head that `save` wrote; `InputError` when the file is not one."""
+        try:
+            with safe_open(path, "pt") as stored:
+                config = CFMConfig(**json.loads(stored.metadata()["config"]))
+                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - safe_open is no mapping
+            xyz_dim, rgb_dim = state["rgb_to_xyz.output.weight"].shape[0], state["rgb_to_xyz.input.weight"].shape[1]
+            head = cls(config, rgb_dim, xyz_dim, device)
+            for name in ("rgb_to_xyz", "xyz_to_rgb"):
+                part = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+                getattr(head, name).load_state_dict(part)
+        except Exception as error:
+            raise InputError(f"{path} is not a saved CFM head ({error}); delete it and train again") from error
+        return head
+
+    def _state(self) -> dict[str, Tensor]:
+        parts = {"rgb_to_xyz": self.rgb_to_xyz, "xyz_to_rgb": self.xyz_to_rgb}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def combine(psi_2d: Tensor, psi_3d: Tensor, scoring: Scoring) -> Prediction:
+    """Aggregated, blurred and scored discrepancies: `aggregate`, then `blur`, then `score`."""
+    return score(blur(aggregate(psi_2d, psi_3d, scoring.aggregation), scoring), scoring.score_rule)

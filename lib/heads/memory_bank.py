@@ -1,0 +1,148 @@
+"""Nearest normal patch: the baseline that every learned head has to beat on the same features.
+
+Letters: M bank rows, Q query patches, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.config import MODALITIES, NearestNeighborConfig
+from lib.features import Features
+from lib.grids import bilinear_resize, gaussian_blur
+from lib.heads import Prediction
+
+QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 256, 4096  # a block of distances, 4 MB, stays in the processor's cache
+SINGLE_BANKS = ("rgb", "xyz", "concat")
+
+
+def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:
+    """Euclidean distance of each query to its nearest bank row.
+
+    The nearest row is found block by block by the expanded square |q|^2 - 2 q.b + |b|^2 about the bank's mean, which
+    is quick; its distance is then recomputed from the difference, which is exact where the expansion cancels.
+
+    Args:
+        queries: (Q, C) float32.
+        bank: (M, C) float32, M >= 1.
+
+    Returns:
+        (Q,) float32.
+    """
+    mean = bank.mean(dim=0)
+    queries_about_mean = queries - mean
+    best = queries.new_full((len(queries),), torch.inf)
+    nearest = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), BANK_ROWS_PER_BLOCK):
+        columns = (bank[start : start + BANK_ROWS_PER_BLOCK] - mean).T.contiguous()
+        half_norms = columns.square().sum(dim=0) / 2
+        for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_PER_BLOCK):
+            values, columns_found = row_minimum(torch.addmm(half_norms, queries_about_mean[rows], columns, alpha=-1))
+            better = rows[values < best[rows]]
+            best[better] = values[better - rows[0]]
+            nearest[better] = columns_found[better - rows[0]] + start
+    return torch.linalg.vector_norm(queries - bank[nearest], dim=1)
+
+
+def row_minimum(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest entry of each row and its column; on the CPU by NumPy, which vectorizes the search and torch does not.
+
+    Args:
+        values: (Q, M) float32.
+    """
+    if values.device.type != "cpu":
+        return values.min(dim=1)
+    columns = torch.from_numpy(values.numpy().argmin(axis=1))
+    return values.gather(1, columns[:, None])[:, 0], columns
+
+
+def patches(sample: Features) -> tuple[Tensor, Tensor]:
+    """Patch features on the sample's own RGB grid, one row a foreground cell.
+
+    Returns:
+        features: (Q, C2 + C3) float32; each modality is divided by the root of its dimension, so that both weigh
+            alike in the concatenation [ours].
+        cells: (h, w) bool, True where a row belongs.
+    """
+    rgb_map, xyz_map, cells = sample.on_grid(sample.rgb_tokens.shape[-1])
+    rows = [feature_map[:, cells].T / feature_map.shape[0] ** 0.5 for feature_map in (rgb_map, xyz_map)]
+    return torch.cat(rows, dim=1), cells
+
+
+class NearestNeighbor:
+    """Distance to the nearest normal patch: RGB alone, 3D alone, both concatenated, and both fused late."""
+
+    variants = MODALITIES
+
+    def __init__(self, config: NearestNeighborConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
+        self.config = config
+        self.rgb_dim = rgb_dim
+        self.xyz_dim = xyz_dim
+        self.device = torch.device(device)
+        self.banks: dict[str, Tensor] = {}
+        self.late_scale: dict[str, float] = {}
+
+    def fit(self, features: Sequence[Features], seed: int, progress: bool = False) -> dict[str, list[float]]:
+        """Fill the banks with normal patches; nothing is learnt, so the history is empty.
+
+        Args:
+            features: normal training samples.
+            seed: of the draw of `bank_rows` patches and of the half of the samples that scales the late fusion.
+            progress: accepted for the common road; filling a bank is quick, so no bar is shown.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.cat([patches(sample)[0] for sample in features])
+        if self.config.bank_rows is not None and self.config.bank_rows < len(rows):
+            rows = rows[torch.randperm(len(rows), generator=generator)[: self.config.bank_rows]]
+        rows = rows.to(self.device)
+        self.banks = {name: self._columns(rows, name).contiguous() for name in SINGLE_BANKS}
+        self._scale_late_fusion(rows, generator)
+        return {}
+
+    def _columns(self, rows: Tensor, modality: str) -> Tensor:
+        return {"rgb": rows[:, : self.rgb_dim], "xyz": rows[:, self.rgb_dim :], "concat": rows}[modality]
+
+    def _scale_late_fusion(self, rows: Tensor, generator: torch.Generator) -> None:
+        """Typical distance of each modality between two halves of the bank, so that their sum weighs both alike."""
+        shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        queries, bank = shuffled[: len(rows) // 8], shuffled[len(rows) // 8 :]
+        for name in ("rgb", "xyz"):
+            distances = nearest_distance(self._columns(queries, name), self._columns(bank, name))
+            self.late_scale[name] = float(distances.mean())
+
+    def predict(self, sample: Features, variants: Sequence[str] = MODALITIES) -> dict[str, Prediction]:
+        """Predictions of one sample for several modalities; the late fusion adds the two scaled single maps."""
+        queries, cells = patches(sample)
+        queries = queries.to(self.device)
+        singles = {name for name in SINGLE_BANKS if name in variants or (name != "concat" and "late" in variants)}
+        distances = {name: nearest_distance(self._columns(queries, name), self.banks[name]) for name in singles}
+        if "late" in variants:
+            distances["late"] = sum(distances[name] / self.late_scale[name] for name in ("rgb", "xyz")) / 2
+        return {name: self._prediction(distances[name].cpu(), cells, sample) for name in variants}
+
+    def _prediction(self, distances: Tensor, cells: Tensor, sample: Features) -> Prediction:
+        """Cell distances brought to pixels bilinearly, cut to the object, blurred; the image score is the maximum."""
+        grid = fill_cells(distances, cells)
+        dense = bilinear_resize(grid, len(sample.foreground)) * sample.foreground
+        anomaly_map = gaussian_blur(dense, self.config.blur_sigma_px)
+        return Prediction(anomaly_map, float(anomaly_map.max()))
+
+
+def fill_cells(values: Tensor, cells: Tensor) -> Tensor:
+    """(h, w) float32 map of cell values; cells off the object take the mean of their object neighbors.
+
+    Without it bilinear resizing would pull the object's rim towards zero.
+
+    Args:
+        values: (Q,) float32.
+        cells: (h, w) bool with Q True entries.
+    """
+    grid = torch.zeros(cells.shape)
+    grid[cells] = values
+    weight = F.avg_pool2d(cells[None, None].float(), 3, stride=1, padding=1)[0, 0]
+    mean = F.avg_pool2d(grid[None, None], 3, stride=1, padding=1)[0, 0] / weight.clamp_min(1e-6)
+    return torch.where(cells, grid, mean)

@@ -1,0 +1,111 @@
+"""What every notebook does first and last: check its parameters, set the style, say what it ran on."""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import matplotlib as mpl
+import pandas as pd
+import plotly.io as pio
+import torch
+from IPython.display import HTML, display
+from plotly.io._base_renderers import MimetypeRenderer
+
+from lib.config import Profile, load_profile, project_root
+from lib.errors import InputError
+from lib.runtime import cpu_name, git_commit, package_versions
+
+RENDERER_VARIABLE = "STUDY_RENDERER"  # "book" while the site is built; JupyterLab keeps Plotly's own choice
+STYLE = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": mpl.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
+    "image.interpolation": "nearest",
+    "figure.constrained_layout.use": True,
+}
+
+
+class BookRenderer(MimetypeRenderer):
+    """Plotly figures as plain HTML without a copy of plotly.js: the site carries one file for all pages."""
+
+    def to_mimebundle(self, fig_dict: dict) -> dict[str, str]:
+        """The figure's HTML division, to be drawn by the page's own plotly.min.js."""
+        html = pio.to_html(fig_dict, full_html=False, include_plotlyjs=False, include_mathjax=False, validate=False)
+        return {"text/html": html}
+
+
+def open_notebook(inputs: Sequence[str], profile: str) -> Profile:
+    """The profile a notebook runs with; parameters are checked and the figure style is set.
+
+    Args:
+        inputs: IPython's `In`: the sources of the cells run so far.
+        profile: name of the profile.
+
+    Raises:
+        InputError: papermill was given a parameter the notebook does not have, or the profile is unknown.
+    """
+    check_parameters(inputs)
+    mpl.rcParams.update(STYLE)
+    if os.environ.get(RENDERER_VARIABLE) == "book":
+        pio.renderers["book"] = BookRenderer()
+        pio.renderers.default = "book"
+    chosen = load_profile(profile)
+    torch.set_num_threads(chosen.threads)
+    return chosen
+
+
+def check_parameters(inputs: Sequence[str]) -> None:
+    """Raise `InputError` when an injected cell assigns a name that the parameters cell does not.
+
+    papermill itself only logs an unknown parameter, so a typing slip would run with the default.
+
+    Args:
+        inputs: IPython's `In`. The first cell run is the parameters cell; cells between it and the first call of
+            this check are papermill's.
+    """
+    sources = [source for source in inputs if source.strip()]
+    before = sources[: next(i for i, source in enumerate(sources) if "open_notebook" in source)]
+    if not before:
+        raise InputError("the parameters cell has not run; run the notebook from its first cell")
+    known = assigned_names(before[0])
+    if unknown := [name for source in before[1:] for name in assigned_names(source) if name not in known]:
+        raise InputError(f"parameter {unknown[0]!r} is unknown; this notebook has {', '.join(known)}")
+
+
+def assigned_names(source: str) -> tuple[str, ...]:
+    """Names that the top level of a cell assigns, in order."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
+    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def provenance(profile: Profile) -> pd.DataFrame:
+    """Table of what the page was made with: profile, data, machine, versions, commit and time."""
+    facts = {
+        "profile": profile.name,
+        "dataset": profile.dataset if profile.data_seed is None else f"{profile.dataset}, seed {profile.data_seed}",
+        "extractor": profile.extractor,
+        "seeds": ", ".join(map(str, profile.seeds)),
+        "threads per job": profile.threads,
+        "processor": cpu_name(),
+        "Python": platform.python_version(),
+        **package_versions(),
+        "commit": git_commit(project_root()),
+        "run at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    return pd.DataFrame({"": [str(value) for value in facts.values()]}, index=pd.Index(facts, name="fact"))
+
+
+def show_table(table: pd.DataFrame, caption: str, decimals: int = 3) -> None:
+    """Display a table with a caption; floats with `decimals` decimals, missing values as a dash."""
+    styled = table.style.format(precision=decimals, na_rep="-").set_caption(caption)
+    display(HTML(styled.to_html()))

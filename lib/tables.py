@@ -1,0 +1,110 @@
+"""Tables of the book: experiment records in, DataFrames out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lib.bootstrap import Interval
+from lib.comparisons import verdict
+
+Record = dict[str, Any]
+LABELS = {
+    ("cfm", "product"): "CFM product",
+    ("cfm", "sum"): "CFM sum",
+    ("cfm", "max"): "CFM max",
+    ("cfm", "psi_2d"): "CFM psi_2d",
+    ("cfm", "psi_3d"): "CFM psi_3d",
+    ("cfm", "product-box"): "CFM product, box blur",
+    ("cfm", "product-released"): "CFM product, released scoring",
+    ("nearest_neighbor", "rgb"): "NN RGB alone",
+    ("nearest_neighbor", "xyz"): "NN 3D alone",
+    ("nearest_neighbor", "late"): "NN late-fused",
+    ("nearest_neighbor", "concat"): "NN concatenated",
+    ("blind", "outline"): "blind (outline only)",
+}
+
+
+def label(record: Record) -> str:
+    """Name of a record's method and variant as tables print it."""
+    method, variant = record["key"]["method"], record["key"]["variant"]
+    return LABELS.get((method, variant), f"{method} {variant}")
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a record on one level: "I-AUROC", "P-AUROC", "AUPRO@30%", "AUPRO@30% (t99)" and so on."""
+    flat = {
+        "I-AUROC": metrics["image_auroc"],
+        "I-AP": metrics["image_ap"],
+        "I-F1max": metrics["image_f1max"],
+        "P-AUROC": metrics["pixel_auroc"],
+        "P-AP": metrics["pixel_ap"],
+        "P-F1max": metrics["pixel_f1max"],
+    }
+    for convention, values in metrics["aupro"].items():
+        suffix = "" if convention == "exact" else f" ({convention})"
+        flat |= {f"AUPRO@{100 * float(limit):g}%{suffix}": value for limit, value in values.items()}
+    return flat
+
+
+def records_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Long table: one row a record and defect type ("all" for the whole test set), one column a metric."""
+    rows = []
+    for record in records:
+        parts = {"all": record["metrics"], **record["metrics"]["by_defect"]}
+        start = {"method": label(record), "category": record["key"]["category"], "seed": record["key"]["seed"]}
+        rows += [{**start, "defect": defect, **flat_metrics(metrics)} for defect, metrics in parts.items()]
+    return pd.DataFrame(rows)
+
+
+def seed_mean_table(frame: pd.DataFrame, metric: str, columns: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Metric by method (rows) and category or defect (columns), averaged over the rest, with a mean column.
+
+    Args:
+        frame: rows of `records_frame` already cut to what the table is about.
+        metric: a metric column.
+        columns: "category" or "defect".
+        methods: rows in their order.
+    """
+    table = frame.pivot_table(index="method", columns=columns, values=metric, aggfunc="mean").reindex(list(methods))
+    table.columns.name = None
+    return table.assign(mean=table.mean(axis=1))
+
+
+def seed_spread(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean over categories of a metric at each seed: mean, standard deviation and range over seeds, by method."""
+    by_seed = frame.groupby(["method", "seed"])[metric].mean()
+    grouped = by_seed.groupby("method")
+    table = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std(), "min": grouped.min(), "max": grouped.max()})
+    return table.assign(seeds=grouped.size())
+
+
+def interval_table(intervals: Mapping[str, Interval], differences: bool = False) -> pd.DataFrame:
+    """Estimates with the ends of their 95 % intervals; for differences also the verdict.
+
+    Args:
+        intervals: by row text.
+        differences: the numbers are paired differences.
+    """
+    rows = {name: dataclasses.asdict(interval) for name, interval in intervals.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    if differences:
+        table["verdict"] = [verdict(interval) for interval in intervals.values()]
+    return table
+
+
+def settings_table(config: Any) -> pd.DataFrame:
+    """Fields and values of a settings object, one row a field."""
+    values = dataclasses.asdict(config)
+    return pd.DataFrame({"value": [str(value) for value in values.values()]}, index=pd.Index(values, name="setting"))
+
+
+def cost_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Seconds and memory by method, mean over categories and seeds, with the number of experiments."""
+    costs = ("fit_seconds", "predict_seconds", "peak_memory_mb")
+    frame = pd.DataFrame([{"method": r["key"]["method"], **{name: r["run"][name] for name in costs}} for r in records])
+    grouped = frame.groupby("method", sort=False)
+    return grouped.mean().assign(experiments=grouped.size())

@@ -1,0 +1,169 @@
+"""CFM head: the reference case, the paper's sizes, hand-made maps, determinism, save and load, bad input."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib.config import CFM_VARIANTS, CFMConfig, Scoring
+from lib.errors import InputError
+from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
+from lib.losses import cosine_distance, unit_distance
+from tests.factories import make_features
+
+CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")
+REFERENCE_NAMES = {"rgb_to_xyz": "CFM_2Dto3D", "xyz_to_rgb": "CFM_3Dto2D"}
+
+
+def relative_difference(ours: torch.Tensor | float, reference: np.ndarray) -> float:
+    return float(np.abs(np.asarray(ours) - reference).max() / np.abs(reference).max())
+
+
+def rule_weight(name: str, shape: torch.Size) -> torch.Tensor:
+    """Weight of the reference case: drawn from a generator seeded by the parameter's name."""
+    drawn = np.random.default_rng([7, zlib.crc32(name.encode())]).standard_normal(tuple(shape)).astype(np.float32)
+    return torch.from_numpy(drawn / np.float32(np.sqrt(np.prod(shape[1:]))) if len(shape) > 1 else 0.05 * drawn)
+
+
+@pytest.fixture(scope="module")
+def case_head() -> CFM:
+    head = CFM(CFMConfig(), rgb_dim=768, xyz_dim=1152)
+    for ours, theirs in REFERENCE_NAMES.items():
+        network = getattr(head, ours)
+        state = {key: rule_weight(f"{theirs}.{key}", value.shape) for key, value in network.state_dict().items()}
+        network.load_state_dict(state)
+    return head
+
+
+@pytest.fixture(scope="module")
+def case_maps(case_head: CFM) -> dict[str, torch.Tensor]:
+    """Discrepancies of the case, through the same networks and functions as `CFM.discrepancies`."""
+    tokens = torch.from_numpy(CASE["rgb_tokens"])[None]
+    rgb = F.interpolate(tokens, (56, 56), mode="bilinear", align_corners=False)[0].flatten(1).T
+    xyz = torch.from_numpy(CASE["xyz_mix"] @ CASE["xyz_base"])
+    foreground = torch.from_numpy(CASE["foreground"]).flatten()
+    psi = torch.zeros(2, foreground.numel())
+    with torch.inference_mode():
+        psi[0, foreground] = unit_distance(case_head.xyz_to_rgb(xyz[foreground]), rgb[foreground])
+        psi[1, foreground] = unit_distance(case_head.rgb_to_xyz(rgb[foreground]), xyz[foreground])
+        loss = case_head.losses(rgb[foreground], xyz[foreground])
+    return {"psi_2d": psi[0].view(56, 56), "psi_3d": psi[1].view(56, 56), "losses": torch.stack(loss)}
+
+
+@pytest.mark.parametrize("name", ["psi_2d", "psi_3d"])
+def test_discrepancies_meet_the_reference_case(case_maps: dict[str, torch.Tensor], name: str) -> None:
+    assert relative_difference(case_maps[name], CASE[name]) < 1e-4
+
+
+def test_losses_meet_the_reference_case(case_maps: dict[str, torch.Tensor]) -> None:
+    ours = case_maps["losses"].numpy()
+    assert relative_difference(ours, np.array([CASE["loss_2d_to_3d"], CASE["loss_3d_to_2d"]])) < 1e-4
+
+
+def test_released_scoring_meets_the_reference_case(case_maps: dict[str, torch.Tensor]) -> None:
+    product = aggregate(case_maps["psi_2d"], case_maps["psi_3d"], "product")
+    assert relative_difference(product, CASE["product"]) < 1e-4
+    assert relative_difference(blur(product, Scoring(blur="box")), CASE["product_boxblur"]) < 1e-4
+    prediction = combine(case_maps["psi_2d"], case_maps["psi_3d"], CFM_VARIANTS["product-released"])
+    assert relative_difference(prediction.anomaly_map, CASE["aupro_map"]) < 1e-4
+    assert relative_difference(prediction.image_score, CASE["image_score"]) < 1e-4
+    pixel_map = prediction.anomaly_map * prediction.pixel_scale
+    assert relative_difference(pixel_map, CASE["pixel_auroc_map"]) < 1e-4
+
+
+def test_paper_head_has_the_paper_size() -> None:
+    count = {(i, o): sum(p.numel() for p in MappingMLP(i, o).parameters()) for i, o in ((768, 1152), (1152, 768))}
+    assert count == {(768, 1152): 2_767_872, (1152, 768): 2_767_488}  # reference facts, section 3
+
+
+def test_losses_by_hand() -> None:
+    prediction = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [0.0, 0.0]])
+    observation = torch.tensor([[5.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(cosine_distance(prediction, observation), torch.tensor([0.0, 1.0, 2.0, 1.0]))
+    torch.testing.assert_close(unit_distance(prediction, observation), torch.tensor([0.0, 2**0.5, 2.0, 1.0]))
+
+
+def test_squared_unit_distance_is_twice_the_cosine_distance() -> None:
+    pair = torch.randn(2, 11, 5, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(unit_distance(*pair).square(), 2 * cosine_distance(*pair))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("product", 6.0), ("sum", 5.0), ("max", 3.0), ("psi_2d", 2.0), ("psi_3d", 3.0)]
+)
+def test_aggregations_by_hand(name: str, expected: float) -> None:
+    assert aggregate(torch.full((7, 3), 2.0), torch.full((7, 3), 3.0), name).eq(expected).all()
+
+
+def test_released_score_of_an_empty_map_is_zero() -> None:
+    prediction = score(torch.zeros(5, 7), "released")
+    assert prediction.image_score == 0.0 and prediction.anomaly_map.eq(0).all()
+
+
+def test_discrepancies_are_those_of_each_pixel_and_zero_off_the_object() -> None:
+    sample = make_features(seed=1)
+    head = CFM(CFMConfig(hidden_dim=6), *feature_dims(sample))
+    psi_2d, psi_3d = head.discrepancies(sample)
+    rgb, xyz = sample.at_pixels()
+    with torch.inference_mode():
+        for row, pixel in enumerate(sample.pixel_index.tolist()):
+            predicted = F.normalize(head.xyz_to_rgb(xyz[row]), dim=0)
+            expected = (predicted - F.normalize(rgb[row], dim=0)).norm()
+            torch.testing.assert_close(psi_2d.flatten()[pixel], expected)
+    assert psi_2d[~sample.foreground].eq(0).all() and psi_3d[~sample.foreground].eq(0).all()
+
+
+def test_training_is_repeatable_and_learns() -> None:
+    features = [make_features(seed=s) for s in range(5)]
+    config = CFMConfig(hidden_dim=8, num_epochs=30, batch_size=2, pixels_per_image=17, learning_rate=1e-2)
+    histories, maps = [], []
+    for _ in range(2):
+        head = CFM(config, *feature_dims(features[0]))
+        histories.append(head.fit(features, seed=4))
+        maps.append(head.predict(features[0], ("product",))["product"].anomaly_map)
+    assert histories[0] == histories[1] and torch.equal(*maps)
+    assert histories[0]["rgb_to_xyz"][-1] < 0.7 * histories[0]["rgb_to_xyz"][0]
+    other = CFM(config, *feature_dims(features[0])).fit(features, seed=5)
+    assert other != histories[0]
+
+
+def test_all_pixels_is_the_limit_of_many_pixels() -> None:
+    features = [make_features(seed=s) for s in range(3)]
+    curves = [
+        CFM(CFMConfig(hidden_dim=4, num_epochs=2, pixels_per_image=count), *feature_dims(features[0])).fit(features, 0)
+        for count in (None, 10**6)
+    ]
+    assert curves[0] == curves[1]
+
+
+def test_save_and_load_give_the_same_maps(tmp_path: Path) -> None:
+    sample = make_features(seed=2)
+    head = CFM(CFMConfig(hidden_dim=5, num_epochs=1), *feature_dims(sample))
+    head.fit([sample], seed=0)
+    head.save(tmp_path / "head.safetensors")
+    loaded = CFM.load(tmp_path / "head.safetensors")
+    assert loaded.config == head.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.discrepancies(sample), head.discrepancies(sample), strict=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_loading_something_else_names_the_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "head.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"head\.safetensors is not a saved CFM head"):
+        CFM.load(tmp_path / "head.safetensors")
+
+
+def test_settings_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(InputError, match="aggregation 'mean' is unknown"):
+        Scoring(aggregation="mean")
+    with pytest.raises(InputError, match="batch_size is 0"):
+        CFMConfig(batch_size=0)
+
+
+def feature_dims(sample: object) -> tuple[int, int]:
+    return sample.rgb_tokens.shape[0], sample.xyz_tokens.shape[1]
