@@ -62,6 +62,7 @@ rule book:
         chapters=CHAPTERS,
         pages=book_files("*.md", "*.bib", "_toc.yml", "_ext/*.py", "_static/**/*.*"),
         config="_config.yml",
+        overview="book/chapters/figures/overview.png",
         check=sources("data_scripts/check_site.py"),
     output: "_build/html/index.html",
     log: f"{LOGS}/book.log",
@@ -143,3 +144,15 @@ rule notebook:
     shell:
         "python data_scripts/run_notebook.py {input.notebook} {output} -p profile {params.profile}"
         " --failed {params.failed} > {log} 2>&1"
+
+
+rule overview:
+    message: "opening figure"
+    input:
+        code=sources("data_scripts/make_overview.py"),
+        features=expand(f"{WORK}/features/{{category}}/manifest.json", category=PROFILE.categories),
+        records=[path for category in PROFILE.categories for path in records(PROFILE.method("cfm"), category, PROFILE.method("cfm").seeds[0])],
+    output: "book/chapters/figures/overview.png",
+    log: f"{LOGS}/overview.log",
+    threads: PROFILE.threads
+    shell: "python data_scripts/make_overview.py --profile {PROFILE.name} --output {output} > {log} 2>&1"

@@ -1,7 +1,7 @@
 """Remake the curated ablation records of a profile, or recompute some and compare them with what is stored.
 
-    python data_scripts/ablations.py remake            # results/<profile>/ is written anew
-    python data_scripts/ablations.py check --number 5  # five experiments drawn at random must agree
+python data_scripts/ablations.py remake            # results/<profile>/ is written anew
+python data_scripts/ablations.py check --number 5  # five experiments drawn at random must agree
 """
 
 from __future__ import annotations

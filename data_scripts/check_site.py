@@ -1,6 +1,6 @@
 """Check the built pages: they need nothing from outside, every link leads somewhere, every picture has a text.
 
-    python data_scripts/check_site.py _build/html
+python data_scripts/check_site.py _build/html
 """
 
 from __future__ import annotations

@@ -16,9 +16,7 @@ def main() -> None:
     parser.add_argument("--category", required=True)
     parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
-    records = run(
-        load_profile(arguments.profile), arguments.method, arguments.category, arguments.seed, progress=True
-    )
+    records = run(load_profile(arguments.profile), arguments.method, arguments.category, arguments.seed, progress=True)
     for variant, record in records.items():
         metrics = record["metrics"]
         print(f"{variant:18s} I-AUROC {metrics['image_auroc']:.3f}  AUPRO@30% {metrics['aupro']['exact']['0.3']:.3f}")

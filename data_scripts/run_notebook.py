@@ -15,6 +15,7 @@ import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from lib.config import project_root
 from lib.errors import InputError
@@ -91,6 +92,14 @@ def filtered_stderr() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+def kernel_connection(scratch: Path) -> Config:
+    """Settings for talking to the kernel through files in `scratch` instead of network ports.
+
+    Kernels that start at the same moment can pick the same port, and one of them then fails. Windows has no such files.
+    """
+    return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc", "ip": str(scratch / "k")})
+
+
 def run_notebook(source: Path, target: Path, parameters: dict[str, Any], failed_folder: Path) -> None:
     """Execute a notebook in the project root and put the result at `target`, whole or not at all.
 
@@ -112,8 +121,13 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], failed_
         try:
             with filtered_stderr():
                 papermill.execute_notebook(
-                    str(prepared), str(executed), parameters, progress_bar=False, cwd=str(project_root()),
+                    str(prepared),
+                    str(executed),
+                    parameters,
+                    progress_bar=False,
+                    cwd=str(project_root()),
                     coalesce_streams=True,  # a progress bar leaves its last state only
+                    config=kernel_connection(Path(scratch)),
                 )
         except PapermillExecutionError:
             move_notebook(executed, failed_folder / source.name)

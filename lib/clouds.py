@@ -173,9 +173,7 @@ def largest_component_grid(mask: np.ndarray, gap_px: int) -> np.ndarray:
     return mask & (labels == np.bincount(labels[mask]).argmax())
 
 
-def largest_component_dbscan(
-    mask: np.ndarray, cloud: np.ndarray, eps_m: float, min_points: int
-) -> np.ndarray:
+def largest_component_dbscan(mask: np.ndarray, cloud: np.ndarray, eps_m: float, min_points: int) -> np.ndarray:
     """(H, W) bool: the pixels of the largest DBSCAN label (released code).
 
     The noise label -1 competes as if it were a cluster, as in the released code: a cloud of mostly scattered

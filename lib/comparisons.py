@@ -62,7 +62,10 @@ def _pairwise(record: Record, defect: str | None) -> PairwiseAUROC:
 
 
 def aupro_by_category(
-    gt_masks: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray], defects: Mapping[str, Sequence[str]], limit: float
+    gt_masks: Mapping[str, np.ndarray],
+    maps: Mapping[str, np.ndarray],
+    defects: Mapping[str, Sequence[str]],
+    limit: float,
 ) -> list[BinnedPRO]:
     """AUPRO of one method variant, one entry a category in alphabetical order, ready for the bootstrap.
 
@@ -88,7 +91,7 @@ def difference_interval(
 
 
 def verdict(interval: Interval) -> str:
-    """"better", "worse" or "no difference shown", by whether the interval of a difference holds zero."""
+    """Word for a difference by its interval: "better", "worse", or "no difference shown" where it holds zero."""
     if interval.low > 0:
         return "better"
     return "worse" if interval.high < 0 else "no difference shown"

@@ -212,6 +212,13 @@ class Profile:
         return category
 
 
+def as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    """The entries of a YAML list; `InputError` for a bare word, whose letters would pass for entries."""
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name} is {value!r}; write a list such as [{value}]")
+    return tuple(value)
+
+
 def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], ablation: bool) -> MethodSpec:
     """One `MethodSpec` from its YAML mapping; unknown keys, instances, fields and variants are errors."""
     known = ("instance", "overrides", "categories", "seeds", "variants")
@@ -221,13 +228,13 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
         raise InputError(f"method {name} names no instance; add one of {', '.join(INSTANCES)}")
     config = resolve(entry["instance"], entry.get("overrides") or {})
     all_variants = VARIANTS[type(config)]
-    variants = tuple(entry.get("variants", all_variants))
+    variants = as_tuple(f"variants of method {name}", entry.get("variants", all_variants))
     for variant in variants:
         check_choice(f"variant of method {name}", variant, all_variants)
-    categories = tuple(entry.get("categories", defaults["categories"]))
+    categories = as_tuple(f"categories of method {name}", entry.get("categories", defaults["categories"]))
     for category in categories:
         check_choice(f"category of method {name}", category, tuple(defaults["categories"]))
-    seeds = tuple(entry.get("seeds", defaults.get("seeds", (0,))))
+    seeds = as_tuple(f"seeds of method {name}", entry.get("seeds", defaults.get("seeds", (0,))))
     return MethodSpec(name, config, categories, seeds, variants, ablation)
 
 
@@ -240,11 +247,18 @@ def load_profile(name: str) -> Profile:
     """The profile `profiles/<name>.yaml`.
 
     Raises:
-        InputError: no such profile, a key that is not a field, a missing field, or an unknown method setting.
+        InputError: no such profile, no YAML mapping, a key that is not a field, a missing field, or an unknown method
+            setting.
     """
     check_choice("profile", name, profile_names())
     path = project_root() / "profiles" / f"{name}.yaml"
-    return parse_profile(name, yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} holds no settings; write `key: value` lines as in the other profiles")
+    return parse_profile(name, raw)
 
 
 def parse_profile(name: str, raw: dict[str, Any]) -> Profile:
@@ -255,6 +269,8 @@ def parse_profile(name: str, raw: dict[str, Any]) -> Profile:
     required = [key for key, f in fields.items() if f.default is dataclasses.MISSING]
     if missing := [key for key in required if key not in raw]:
         raise InputError(f"profile {name} lacks {', '.join(missing)}; add them to profiles/{name}.yaml")
+    for key in ("categories", "chapters", "seeds"):
+        as_tuple(f"{key} of profile {name}", raw.get(key, ()))
     methods = {key: read_method(key, entry, raw, ablation=False) for key, entry in raw["methods"].items()}
     for key, entry in (raw.get("ablations") or {}).items():
         if key in methods:
@@ -270,7 +286,9 @@ def data_root(profile: Profile, given: str | Path | None = None) -> Path:
     Raises:
         InputError: the folder does not exist (real data only: the embedded dataset is made where it is missing).
     """
-    chosen = given or (os.environ.get(DATA_ROOT_VARIABLE) if profile.dataset != "synth3d" else None) or profile.data_root
+    chosen = (
+        given or (os.environ.get(DATA_ROOT_VARIABLE) if profile.dataset != "synth3d" else None) or profile.data_root
+    )
     root = Path(chosen)
     root = root if root.is_absolute() else project_root() / root
     if profile.dataset != "synth3d" and not root.is_dir():

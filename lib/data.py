@@ -39,7 +39,7 @@ class SampleFiles:
 
     @property
     def sample_id(self) -> str:
-        """"<split>/<defect>/<stem>", unique within a category."""
+        """Name of the sample within its category: "<split>/<defect>/<stem>"."""
         return f"{self.split}/{self.defect}/{self.stem}"
 
     @property
@@ -148,7 +148,10 @@ def list_samples(root: Path | str, category: str, split: str) -> tuple[SampleFil
         raise InputError(f"{folder}: holds {_names(defects)}; only test may hold more than {GOOD}: move it there")
     samples = tuple(
         SampleFiles(
-            category, split, defect, stem,
+            category,
+            split,
+            defect,
+            stem,
             rgb=folder / defect / "rgb" / f"{stem}.png",
             xyz=folder / defect / "xyz" / f"{stem}.tiff",
             gt=folder / defect / "gt" / f"{stem}.png" if defect != GOOD else None,

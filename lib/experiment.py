@@ -19,12 +19,10 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import BlindConfig, CFMConfig, MethodSpec, NearestNeighborConfig, Profile, project_root
+from lib.config import BlindConfig, CFMConfig, MethodSpec, NearestNeighborConfig, Profile, check_choice, project_root
 from lib.errors import InputError
 from lib.feature_store import (
-    FEATURE_CODE,
     category_features,
-    code_fingerprint,
     ensure_data,
     feature_settings,
     lock_path,
@@ -35,11 +33,11 @@ from lib.heads.blind import Blind
 from lib.heads.cfm import CFM
 from lib.heads.memory_bank import NearestNeighbor
 from lib.metrics import evaluate, evaluate_by_defect
-from lib.records import SCHEMA, comparable, differences, read_record, record_path, write_record
+from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
 from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
+from lib.sources import code_fingerprint
 
 HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor, BlindConfig: Blind}
-EXPERIMENT_CODE = (*FEATURE_CODE, "feature_store.py", "config.py", "losses.py", "metrics.py", "pixel_metrics.py", "heads/*.py", "experiment.py")
 
 
 def make_head(config: Any, sample: Features, device: str) -> Any:
@@ -66,10 +64,12 @@ def run(profile: Profile, method: str, category: str, seed: int, progress: bool 
     """
     spec = planned(profile, method, category, seed)
     identity = experiment_identity(profile, spec, ensure_data(profile, category, progress), category)
-    if spec.ablation and (found := matching_records(results_root(profile), spec, category, seed, identity)):
+    if spec.ablation and (
+        found := matching_records(results_root(profile), spec, category, seed, identity, curated=True)
+    ):
         return found
     with FileLock(lock_path(profile, f"{method}-{category}-s{seed}")):
-        found = matching_records(profile.work_dir / "records", spec, category, seed, identity, check_code=True)
+        found = matching_records(profile.work_dir / "records", spec, category, seed, identity, curated=False)
         if found and (not keeps_maps(spec, seed) or maps_path(profile, method, category, seed).is_file()):
             return found
         return compute(profile, spec, category, seed, identity, progress)
@@ -90,6 +90,8 @@ def experiment_records(
         categories: those of the method unless given.
     """
     spec = profile.method(method)
+    for variant in variants:
+        check_choice(f"variant of method {method}", variant, spec.variants)
     chosen = [(category, seed) for category in categories or spec.categories for seed in spec.seeds]
     found = [run(profile, method, category, seed, progress) for category, seed in chosen]
     return [records[variant] for records in found for variant in variants]
@@ -121,24 +123,32 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "standardize": profile.standardize,
         "preparation": settings["preparation"],
     }
-    inputs = {"data": settings["data"], "threads": profile.threads, "code": code_fingerprint(EXPERIMENT_CODE)}
+    inputs = {
+        "dataset": profile.dataset if profile.data_seed is None else f"{profile.dataset} seed {profile.data_seed}",
+        "threads": profile.threads,
+        "data": settings["data"],
+        "code": code_fingerprint("lib.experiment", project_root()),
+    }
     return {"config": config, "inputs": inputs}
 
 
 def matching_records(
-    root: Path, spec: MethodSpec, category: str, seed: int, identity: dict[str, Any], check_code: bool = False
+    root: Path, spec: MethodSpec, category: str, seed: int, identity: dict[str, Any], curated: bool
 ) -> dict[str, dict[str, Any]]:
-    """Stored records of every variant, or an empty dict unless all are there with the same config and inputs."""
+    """Stored records of every variant, or an empty dict unless all are there with the same config and inputs.
+
+    Curated records hold for later code and for other processors, whose rounding changes the data's hash: for them
+    those two fingerprints are not compared. `record_differences` is their check.
+    """
+    ignored = MACHINE_INPUTS if curated else ()
     found = {}
     for variant in spec.variants:
         path = record_path(root, spec.name, category, variant, seed)
         if not path.is_file():
             return {}
         record = read_record(path)
-        stored = {"config": record["config"], "inputs": dict(record["inputs"])}
-        if not check_code:
-            stored["inputs"]["code"] = identity["inputs"]["code"]
-        if stored != identity:
+        same_inputs = all(record["inputs"].get(k) == v for k, v in identity["inputs"].items() if k not in ignored)
+        if record["config"] != identity["config"] or not same_inputs:
             return {}
         found[variant] = record
     return found
@@ -218,9 +228,23 @@ def save_maps(path: Path, predictions: Sequence[dict[str, Prediction]]) -> None:
 
 
 def load_maps(profile: Profile, method: str, category: str, variant: str, seed: int | None = None) -> np.ndarray:
-    """Anomaly maps (number of test samples, H, W) float32 of one variant, computed first where they are missing."""
+    """Anomaly maps (number of test samples, H, W) float32 of one variant, computed first where they are missing.
+
+    Args:
+        profile, method, category: as for `run`.
+        variant: one of the method's variants.
+        seed: the method's first seed, the only one whose maps are kept, unless given.
+
+    Raises:
+        InputError: the profile does not plan this experiment, or its maps are not kept.
+    """
     spec = profile.method(method)
+    check_choice(f"variant of method {method}", variant, spec.variants)
     seed = spec.seeds[0] if seed is None else seed
+    if not keeps_maps(spec, seed):
+        raise InputError(
+            f"maps of {method} at seed {seed} are not kept; choose a method that is no ablation and its first seed"
+        )
     run(profile, method, category, seed)
     with np.load(maps_path(profile, method, category, seed)) as stored:
         return stored[variant].astype(np.float32)

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,11 @@ from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
 from lib.extractors import get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
 from lib.runtime import atomic_path
+from lib.sources import code_fingerprint
 from lib.synth3d import write_category
 
 PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED")
 PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
-FEATURE_CODE = ("errors.py", "clouds.py", "grids.py", "data.py", "preparation.py", "sampling.py", "features.py", "extractors/*.py")
-
-
-def code_fingerprint(patterns: Sequence[str]) -> str:
-    """SHA-256 over the source files of `lib` that match the patterns: a changed line makes stored results stale."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in (project_root() / "lib").glob(pattern)}):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def ensure_data(profile: Profile, category: str, progress: bool = False) -> Path:
@@ -78,7 +69,7 @@ def feature_settings(profile: Profile, root: Path, category: str) -> dict[str, A
         "data": data_fingerprint(root, category),
         "extractor": profile.extractor,
         "preparation": dataclasses.asdict(preparation_config(profile)),
-        "code": code_fingerprint(FEATURE_CODE),
+        "code": code_fingerprint("lib.feature_store", project_root()),
     }
 
 
@@ -94,19 +85,22 @@ def extract_features(profile: Profile, category: str, progress: bool = False) ->
     folder = profile.work_dir / "features" / category
     settings = feature_settings(profile, root, category)
     with FileLock(lock_path(profile, f"features-{category}")):
-        if stored_json(folder / "manifest.json") == settings:
-            return folder
         if stored_json(folder / "settings.json") != settings:
             shutil.rmtree(folder, ignore_errors=True)
             write_json(folder / "settings.json", settings)
         files = [entry for split in SPLITS for entry in list_samples(root, category, split)]
+        missing = [entry for entry in files if not features_path(folder, entry).is_file()]
         extractor = get_extractor(profile.extractor)
-        for entry in tqdm(files, desc=f"features {category}", disable=not progress):
-            path = folder / f"{entry.sample_id}.safetensors"
-            if not path.is_file():
-                save_features(path, extractor(prepared(profile, entry)))
-        write_json(folder / "manifest.json", settings)
+        for entry in tqdm(missing, desc=f"features {category}", disable=not (progress and missing)):
+            save_features(features_path(folder, entry), extractor(prepared(profile, entry)))
+        if missing or stored_json(folder / "manifest.json") != settings:
+            write_json(folder / "manifest.json", settings)
     return folder
+
+
+def features_path(folder: Path, files: SampleFiles) -> Path:
+    """File of one sample's features."""
+    return folder / f"{files.sample_id}.safetensors"
 
 
 def stored_json(path: Path) -> Any:
@@ -136,7 +130,8 @@ def category_features(profile: Profile, category: str, split: str, progress: boo
 
 def read_split(folder: Path, split: str) -> list[Features]:
     """Stored features of a split, sorted by sample id."""
-    return [load_features(path) for path in sorted((folder / split).rglob("*.safetensors"))]
+    paths = sorted((folder / split).rglob("*.safetensors"), key=lambda path: path.with_suffix(""))
+    return [load_features(path) for path in paths if not path.name.startswith(".")]  # a killed writer leaves those
 
 
 def sample_files(profile: Profile, category: str, split: str) -> tuple[SampleFiles, ...]:

@@ -166,7 +166,9 @@ def turnable_cloud(
     marker = {"size": 2.2, "color": point_colors(colors, pixels)}
     if colorbar is not None:
         marker |= {"colorscale": "Inferno", "colorbar": {"title": colorbar, "thickness": 14}}
-    points = go.Scatter3d(x=x - x.mean(), y=y.mean() - y, z=z.max() - z, mode="markers", marker=marker, hoverinfo="skip")
+    points = go.Scatter3d(
+        x=x - x.mean(), y=y.mean() - y, z=z.max() - z, mode="markers", marker=marker, hoverinfo="skip"
+    )
     axes = {"showbackground": False, "showgrid": False, "zeroline": False}
     scene = {name: {**axes, "title": f"{name[0]} (mm)"} for name in ("xaxis", "yaxis", "zaxis")}
     scene |= {"aspectmode": "data", "camera": {"eye": {"x": 0.0, "y": -1.1, "z": 1.1}}}

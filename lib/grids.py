@@ -133,7 +133,5 @@ def box_blur(maps: torch.Tensor, kernel_px: int, repeats: int) -> torch.Tensor:
         raise InputError(f"box_blur: kernel_px is {kernel_px}; give an odd number, or the map would shift")
     blurred = maps.reshape(-1, 1, *maps.shape[-2:])
     for _ in range(repeats):
-        blurred = functional.avg_pool2d(
-            blurred, kernel_px, stride=1, padding=kernel_px // 2, count_include_pad=True
-        )
+        blurred = functional.avg_pool2d(blurred, kernel_px, stride=1, padding=kernel_px // 2, count_include_pad=True)
     return blurred.reshape(maps.shape)

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import dropwhile, takewhile
 
 import matplotlib as mpl
 import pandas as pd
@@ -70,15 +71,20 @@ def check_parameters(inputs: Sequence[str]) -> None:
 
     Args:
         inputs: IPython's `In`. The first cell run is the parameters cell; cells between it and the first call of
-            this check are papermill's.
+            this check are papermill's. Calls that came too early, before any other cell, are passed over.
     """
-    sources = [source for source in inputs if source.strip()]
-    before = sources[: next(i for i, source in enumerate(sources) if "open_notebook" in source)]
+    sources = dropwhile(opens_notebook, (source for source in inputs if source.strip()))
+    before = list(takewhile(lambda source: not opens_notebook(source), sources))
     if not before:
         raise InputError("the parameters cell has not run; run the notebook from its first cell")
     known = assigned_names(before[0])
     if unknown := [name for source in before[1:] for name in assigned_names(source) if name not in known]:
         raise InputError(f"parameter {unknown[0]!r} is unknown; this notebook has {', '.join(known)}")
+
+
+def opens_notebook(source: str) -> bool:
+    """True for the cell that calls `open_notebook`."""
+    return "open_notebook" in source
 
 
 def assigned_names(source: str) -> tuple[str, ...]:

@@ -89,9 +89,7 @@ class PreparationSteps:
     foreground: np.ndarray
 
 
-def find_plane(
-    cloud: np.ndarray, config: PreparationConfig, generator: np.random.Generator
-) -> clouds.Plane | None:
+def find_plane(cloud: np.ndarray, config: PreparationConfig, generator: np.random.Generator) -> clouds.Plane | None:
     """Supporting plane seen in the border, or None where the border shows none.
 
     None is what makes a second preparation harmless: a prepared cloud has an empty border. The released code
@@ -149,9 +147,7 @@ def _find_object(
     return plane, distance_m, above_plane, largest_component(above_plane, cloud, config)
 
 
-def extract_foreground(
-    cloud: np.ndarray, config: PreparationConfig, generator: np.random.Generator
-) -> np.ndarray:
+def extract_foreground(cloud: np.ndarray, config: PreparationConfig, generator: np.random.Generator) -> np.ndarray:
     """(H, W) bool foreground mask at the cloud's own resolution: plane removed, largest component kept.
 
     Args:
@@ -191,7 +187,15 @@ def preparation_steps(raw: RawSample, config: PreparationConfig, seed: int) -> P
             f"{config.min_foreground_points} are needed; check that an object stands on the plane"
         )
     return PreparationSteps(
-        raw, plane, distance_m, above_plane, component, cleaned, rgb_padded, cloud_padded, gt_padded,
+        raw,
+        plane,
+        distance_m,
+        above_plane,
+        component,
+        cleaned,
+        rgb_padded,
+        cloud_padded,
+        gt_padded,
         rgb_resized=grids.resize_rgb(rgb_padded, config.image_size),
         cloud_resized=cloud_resized,
         gt_resized=grids.resize_nearest(gt_padded, config.image_size),
@@ -222,7 +226,11 @@ def prepare_sample(raw: RawSample, config: PreparationConfig, seed: int) -> Samp
     """
     steps, files = preparation_steps(raw, config, seed), raw.files
     return Sample(
-        files.sample_id, files.category, files.split, files.defect, files.label,
+        files.sample_id,
+        files.category,
+        files.split,
+        files.defect,
+        files.label,
         rgb=normalize_rgb(steps.rgb_resized),
         cloud=torch.from_numpy(rearrange(steps.cloud_resized, "h w c -> c h w").copy()),
         foreground=torch.from_numpy(steps.foreground),

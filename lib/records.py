@@ -12,6 +12,7 @@ from lib.runtime import atomic_path
 
 SCHEMA = 1
 KEYS = ("schema", "key", "config", "inputs", "metrics", "per_image", "history", "run")
+MACHINE_INPUTS = ("data", "code")  # fingerprints that other processors or later code change
 
 
 def record_path(root: Path, method: str, category: str, variant: str, seed: int) -> Path:
@@ -29,10 +30,12 @@ def read_record(path: Path) -> dict[str, Any]:
     """The record at `path`.
 
     Raises:
-        InputError: the file is not JSON, lacks a key, or has another schema.
+        InputError: the file is missing, is not JSON, lacks a key, or has another schema.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the experiment that writes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON ({error}); delete it and run again") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or any(key not in record for key in KEYS):
@@ -41,9 +44,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a record that two runs with one seed must share: all but `run` and the code fingerprint."""
-    kept = {key: value for key, value in record.items() if key != "run"}
-    kept["inputs"] = {key: value for key, value in record["inputs"].items() if key != "code"}
+    """The part of a record that two runs with one seed must share: all but `run`, `MACHINE_INPUTS` and the schema."""
+    kept = {key: value for key, value in record.items() if key not in ("run", "schema")}
+    kept["inputs"] = {key: value for key, value in record["inputs"].items() if key not in MACHINE_INPUTS}
     return kept
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 
 REPORTED_PACKAGES = (
-    "torch", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "plotly", "papermill", "jupyter-book", "snakemake",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "matplotlib",
+    "plotly",
+    "papermill",
+    "jupyter-book",
+    "snakemake",
 )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 
@@ -53,3 +55,17 @@ def source_closure(paths: Iterable[Path], root: Path) -> list[Path]:
             names = imported_modules(python_source(path))
             waiting += [file for name in names for file in module_files(name, root)]
     return sorted(found)
+
+
+@cache
+def code_fingerprint(module: str, root: Path) -> str:
+    """SHA-256 over a module's source and all it imports from the project: a changed line makes stored results stale.
+
+    Args:
+        module: dotted name, for instance "lib.experiment".
+        root: the project.
+    """
+    digest = hashlib.sha256()
+    for path in source_closure(module_files(module, root), root):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()

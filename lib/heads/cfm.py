@@ -224,7 +224,9 @@ class CFM:
             xyz_dim, rgb_dim = state["rgb_to_xyz.output.weight"].shape[0], state["rgb_to_xyz.input.weight"].shape[1]
             head = cls(config, rgb_dim, xyz_dim, device)
             for name in ("rgb_to_xyz", "xyz_to_rgb"):
-                part = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+                part = {
+                    key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")
+                }
                 getattr(head, name).load_state_dict(part)
         except Exception as error:
             raise InputError(f"{path} is not a saved CFM head ({error}); delete it and train again") from error
