@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
-from matplotlib.colors import LightSource
+from matplotlib.colors import LightSource, to_rgb
 from matplotlib.figure import Figure
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from lib.data import denormalize_rgb
@@ -18,6 +19,7 @@ from lib.metrics import PROCurve
 ANOMALY_COLORS = "inferno"
 HEIGHT_COLORS = "viridis"
 MASK_COLOR = "#00E5FF"
+RING_PX = 2  # width of the ring around a defect; its gap to the defect is twice that
 CLOUD_POINTS = 9000  # a page stays under a megabyte and a phone can turn it
 
 
@@ -34,16 +36,18 @@ def image_grid(
     Args:
         rows: each row's pictures, (H, W, 3) in [0, 1] or (H, W) scalar maps; NaN is drawn white.
         column_titles, row_titles: texts above and beside the grid.
-        limits: color range of scalar columns, by column number; a column without one scales each picture by itself.
+        limits: color range of scalar columns, by column number; such a column gets a color bar. A column without one
+            scales each picture by itself.
         masks: (H, W) bool ground truth of each row, outlined on scalar maps.
         cell_inches: side of one picture.
     """
     shape = (len(rows), len(rows[0]))
-    size = (cell_inches * shape[1] + 0.6, cell_inches * shape[0] + 0.3)
+    limits = limits or {}
+    size = (cell_inches * shape[1] + 0.6, cell_inches * shape[0] + (0.75 if limits else 0.3))
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
-            low, high = (limits or {}).get(j, (None, None))
+            low, high = limits.get(j, (None, None))
             axes[i, j].imshow(picture, cmap=ANOMALY_COLORS, vmin=low, vmax=high)
             if masks is not None and picture.ndim == 2 and masks[i].any():
                 axes[i, j].contour(masks[i], levels=[0.5], colors=MASK_COLOR, linewidths=0.8)
@@ -52,7 +56,24 @@ def image_grid(
         axes[i, 0].set_ylabel(row_titles[i])
     for axis, title in zip(axes[0], column_titles, strict=True):
         axis.set_title(title)
+    for j in limits:
+        place = axes[-1, j].inset_axes((0.06, -0.1, 0.88, 0.045))
+        bar = figure.colorbar(axes[0, j].images[0], cax=place, orientation="horizontal")
+        bar.ax.tick_params(labelsize=7)
+        bar.outline.set_visible(False)
     return figure
+
+
+def ringed(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Copy of a picture with a ring drawn around a mask, clear of the mask itself.
+
+    Args:
+        picture: (H, W, 3) float in [0, 1].
+        mask: (H, W) bool.
+    """
+    inner, outer = (binary_dilation(mask, iterations=RING_PX * step) for step in (2, 3))
+    ring = outer & ~inner if mask.any() else np.zeros_like(mask)
+    return np.where(ring[..., None], to_rgb(MASK_COLOR), picture)
 
 
 def first_of_each(names: Sequence[str], position: int = 0) -> dict[str, int]:

@@ -108,3 +108,9 @@ def cost_table(records: Sequence[Record]) -> pd.DataFrame:
     frame = pd.DataFrame([{"method": r["key"]["method"], **{name: r["run"][name] for name in costs}} for r in records])
     grouped = frame.groupby("method", sort=False)
     return grouped.mean().assign(experiments=grouped.size())
+
+
+def calibration_table(calibration: Mapping[str, Any]) -> pd.DataFrame:
+    """Image AUROC of the two naive baselines by defect type, from `results/synth3d/calibration.json`."""
+    rows = {f"raw {name} patches": part["over_categories"] for name, part in calibration["summary"].items()}
+    return pd.DataFrame.from_dict(rows, orient="index")

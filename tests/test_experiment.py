@@ -301,7 +301,9 @@ class TestCurated:
     def test_record_never_stands_for_a_method_that_is_no_ablation(
         self, study: FixtureProfile, curated: Records, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shutil.copytree(experiment.results_root(study) / "cfm_ablation", experiment.results_root(study) / "cfm")
+        for variant in VARIANTS:
+            path = record_path(experiment.results_root(study), "cfm", CATEGORY, variant, 0)
+            write_record(path, curated["product"])
         assert asks_to_compute(study, monkeypatch)
 
     def test_check_finds_a_doctored_number_and_nothing_else(self, study: FixtureProfile, curated: Records) -> None:

@@ -67,9 +67,11 @@ class TestImageGrid:
         assert to_hex(contour.get_edgecolor()[0]) == figures.MASK_COLOR.lower()
         np.testing.assert_allclose(contour.get_paths()[0].get_extents().bounds, (5.5, 4.5, 7, 6))
 
-    def test_color_limits_are_those_given_or_the_pictures_own(self) -> None:
+    def test_color_limits_are_those_given_with_a_color_bar_or_the_pictures_own(self) -> None:
         figure = grid_of(np.random.default_rng(0), limits={2: (0.0, 2.5)})
-        maps = [axis.images[0] for axis in figure.axes]
+        cells, bars = figure.axes[:6], figure.axes[6:]
+        maps = [axis.images[0] for axis in cells]
+        assert len(bars) == 1 and bars[0].get_xlim() == (0.0, 2.5)
         assert maps[2].get_clim() == maps[5].get_clim() == (0.0, 2.5)
         assert maps[1].get_clim() == (maps[1].get_array().min(), maps[1].get_array().max()) != maps[4].get_clim()
 

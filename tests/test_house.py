@@ -192,6 +192,12 @@ def test_readme_names_both_commands():
     assert "make test" in readme
 
 
+def test_readme_quotes_the_expected_number():
+    expected = json.loads((ROOT / "results" / "demo" / "expected.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"mean image AUROC of {expected['I-AUROC']:.3f} for the CFM product" in text
+
+
 def test_ci_runs_exactly_the_two_commands():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make")] == ["make test", "make book"]

@@ -135,6 +135,15 @@ def test_cost_table_is_by_method_in_order_of_first_sight() -> None:
     assert_frame_equal(tables.cost_table(RECORDS[-2:] + RECORDS[:-2]), expected)
 
 
+def test_calibration_table_has_a_row_for_each_naive_baseline() -> None:
+    numbers = {"color": {"hole": 0.5, "stain": 0.9}, "height": {"hole": 0.8, "stain": 0.5}}
+    summary = {name: {"over_categories": part} for name, part in numbers.items()}
+    expected = pd.DataFrame(
+        {"hole": [0.5, 0.8], "stain": [0.9, 0.5]}, index=["raw color patches", "raw height patches"]
+    )
+    assert_frame_equal(tables.calibration_table({"summary": summary}), expected)
+
+
 @pytest.mark.parametrize(
     ("method", "variant", "text"),
     [("cfm", "psi_2d", "CFM psi_2d"), ("nearest_neighbor", "late", "NN late-fused"), ("cfm_x", "sum", "cfm_x sum")],
