@@ -174,10 +174,12 @@ def compute(
         key = {"profile": profile.name, "method": spec.name, "category": category, "variant": variant, "seed": seed}
         measured = measure(test, [prediction[variant] for prediction in predictions])
         records[variant] = {"schema": SCHEMA, "key": key, **identity, **measured, "history": history, "run": run_facts}
-    if keeps_maps(spec, seed):
-        save_maps(maps_path(profile, spec.name, category, seed), predictions)
+    maps_file = maps_path(profile, spec.name, category, seed)
+    maps_file.unlink(missing_ok=True)  # maps last: old ones never stand beside new records, however a run ends
     for variant, record in records.items():
         write_record(record_path(profile.work_dir / "records", spec.name, category, variant, seed), record)
+    if keeps_maps(spec, seed):
+        save_maps(maps_file, predictions)
     return records
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
+from lib.bootstrap import Interval
 from lib.data import denormalize_rgb
 from lib.metrics import PROCurve
 
@@ -150,11 +151,11 @@ def pro_curves(
     return axis
 
 
-def interval_plot(intervals: Mapping[str, object], xlabel: str, reference: float = 0.0) -> Figure:
+def interval_plot(intervals: Mapping[str, Interval], xlabel: str, reference: float = 0.0) -> Figure:
     """Point estimates with their intervals, one line each, against a reference line.
 
     Args:
-        intervals: `lib.metrics.Interval`-like objects with estimate, low and high, by text.
+        intervals: by text; see `lib.bootstrap`.
         xlabel: what the numbers are.
         reference: position of the dashed line.
     """

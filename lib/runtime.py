@@ -32,8 +32,8 @@ def seeded_generator(*words: int | str) -> np.random.Generator:
     """NumPy generator that depends on every word given and on nothing else.
 
     Args:
-        *words: integers or strings, for instance a seed and a sample id. Two different tuples of words give
-            independent streams; the same tuple gives the same stream on every machine.
+        *words: integers or strings, for instance a seed and a sample id. Words that print differently give
+            independent streams; the same words give the same stream on every machine.
     """
     digest = hashlib.sha256("\x1f".join(str(word) for word in words).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32).tolist())

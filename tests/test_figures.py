@@ -69,9 +69,10 @@ class TestImageGrid:
 
     def test_color_limits_are_those_given_with_a_color_bar_or_the_pictures_own(self) -> None:
         figure = grid_of(np.random.default_rng(0), limits={2: (0.0, 2.5)})
-        cells, bars = figure.axes[:6], figure.axes[6:]
+        cells = figure.axes[:6]
+        bars = [bar for cell in cells for bar in cell.child_axes]
         maps = [axis.images[0] for axis in cells]
-        assert len(bars) == 1 and bars[0].get_xlim() == (0.0, 2.5)
+        assert bars == cells[5].child_axes and bars[0].get_xlim() == (0.0, 2.5)
         assert maps[2].get_clim() == maps[5].get_clim() == (0.0, 2.5)
         assert maps[1].get_clim() == (maps[1].get_array().min(), maps[1].get_array().max()) != maps[4].get_clim()
 
@@ -232,3 +233,13 @@ def test_figures_leave_the_settings_alone() -> None:
     grid_of(np.random.default_rng(0))
     figures.loss_curves({"a": [1.0, 0.5]}, {"a": "a"})
     assert dict(mpl.rcParams) == before
+
+
+def test_ring_leaves_the_defect_itself_untouched() -> None:
+    picture, mask = np.full((31, 37, 3), 0.5), np.zeros((31, 37), dtype=bool)
+    mask[12:17, 14:20] = True
+    drawn = figures.ringed(picture, mask)
+    changed = (drawn != picture).any(axis=-1)
+    assert changed.any()
+    assert not changed[10:19, 12:22].any()
+    np.testing.assert_array_equal(figures.ringed(picture, np.zeros_like(mask)), picture)
