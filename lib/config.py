@@ -34,6 +34,19 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise InputError(f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
 
 
+def check_positive(settings: Any, names: tuple[str, ...], whole: bool = False) -> None:
+    """Raise `InputError` unless each named field that is not None is a positive number, whole if so asked.
+
+    YAML reads 1e-3 as text, because its numbers need a point: 1.0e-3.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if value is not None and not (fits and value > 0):
+            kind = "whole number of at least 1" if whole else "positive number, in YAML with a point as in 1.0e-3"
+            raise InputError(f"{type(settings).__name__}.{name} is {value!r}; give a {kind}")
+
+
 @dataclass(frozen=True)
 class Scoring:
     """How two discrepancy maps become one anomaly map and one image score (CFM sec. 3.3).
@@ -63,7 +76,7 @@ class CFMConfig:
 
     Attributes:
         hidden_dim: width of the two hidden layers; None = (input + output) / 2 [paper sec. 3.2].
-        learning_rate: of Adam, 1e-3 [paper sec. 4].
+        learning_rate: of Adam, 1e-3 [paper sec. 4]; the peak of a "one_cycle" schedule.
         num_epochs: 250 [paper sec. 4], 50 [released script].
         batch_size: images a step, 4 for MVTec 3D-AD [released].
         pixels_per_image: foreground pixels drawn from each image a step [ours]; None = all of them [paper].
@@ -79,10 +92,8 @@ class CFMConfig:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("constant", "one_cycle"))
-        for name in ("num_epochs", "batch_size", "hidden_dim", "pixels_per_image"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"CFMConfig.{name} is {value}; give a whole number of at least 1")
+        check_positive(self, ("num_epochs", "batch_size", "hidden_dim", "pixels_per_image"), whole=True)
+        check_positive(self, ("learning_rate",))
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,10 @@ class NearestNeighborConfig:
 
     bank_rows: int | None = None
     blur_sigma_px: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("bank_rows",), whole=True)
+        check_positive(self, ("blur_sigma_px",))
 
 
 @dataclass(frozen=True)
@@ -196,6 +211,14 @@ class Profile:
     threads: int = 1
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        check_positive(self, ("threads",), whole=True)
+        check_choice(f"device of profile {self.name}", self.device, ("cpu", "cuda"))
+        if not isinstance(self.standardize, bool):
+            raise InputError(f"standardize of profile {self.name} is {self.standardize!r}; write true or false")
+        if self.dataset == "synth3d" and (not isinstance(self.data_seed, int) or self.data_seed < 0):
+            raise InputError(f"data_seed of profile {self.name} is {self.data_seed!r}; synth3d needs a whole number")
+
     @property
     def work_dir(self) -> Path:
         """Git-ignored working folder of this profile."""
@@ -213,14 +236,16 @@ class Profile:
 
 
 def as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    """The entries of a YAML list; `InputError` for a bare word, whose letters would pass for entries."""
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{name} is {value!r}; write a list such as [{value}]")
+    """The entries of a YAML list; `InputError` for an empty one or a bare word, whose letters would pass for entries."""
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(f"{name} is {value!r}; write a list with at least one entry, such as [{value or 'entry'}]")
     return tuple(value)
 
 
 def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], ablation: bool) -> MethodSpec:
     """One `MethodSpec` from its YAML mapping; unknown keys, instances, fields and variants are errors."""
+    if not isinstance(entry, dict):
+        raise InputError(f"method {name} is {entry!r}; write a mapping such as {{instance: CFM_DEMO}}")
     known = ("instance", "overrides", "categories", "seeds", "variants")
     for key in entry:
         check_choice(f"key of method {name}", key, known)
@@ -270,7 +295,10 @@ def parse_profile(name: str, raw: dict[str, Any]) -> Profile:
     if missing := [key for key in required if key not in raw]:
         raise InputError(f"profile {name} lacks {', '.join(missing)}; add them to profiles/{name}.yaml")
     for key in ("categories", "chapters", "seeds"):
-        as_tuple(f"{key} of profile {name}", raw.get(key, ()))
+        if key in raw:
+            as_tuple(f"{key} of profile {name}", raw[key])
+    if not isinstance(raw["methods"], dict):
+        raise InputError(f"methods of profile {name} is {raw['methods']!r}; write one `name: {{instance: ...}}` a line")
     methods = {key: read_method(key, entry, raw, ablation=False) for key, entry in raw["methods"].items()}
     for key, entry in (raw.get("ablations") or {}).items():
         if key in methods:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,14 +20,18 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import BlindConfig, CFMConfig, MethodSpec, NearestNeighborConfig, Profile, check_choice, project_root
-from lib.errors import InputError
-from lib.feature_store import (
-    category_features,
-    ensure_data,
-    feature_settings,
-    lock_path,
+from lib.config import (
+    CFM_VARIANTS,
+    BlindConfig,
+    CFMConfig,
+    MethodSpec,
+    NearestNeighborConfig,
+    Profile,
+    check_choice,
+    project_root,
 )
+from lib.errors import InputError
+from lib.feature_store import category_features, dataset_name, ensure_data, feature_settings, lock_path
 from lib.features import Features
 from lib.heads import Prediction
 from lib.heads.blind import Blind
@@ -37,6 +42,7 @@ from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_re
 from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
 
+PEAK_MEMORY_UNITS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
 HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor, BlindConfig: Blind}
 
 
@@ -119,17 +125,24 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
     settings = feature_settings(profile, root, category)
     config = {
         "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
-        "extractor": profile.extractor,
+        "extractor": settings["extractor"],
         "standardize": profile.standardize,
         "preparation": settings["preparation"],
     }
     inputs = {
-        "dataset": profile.dataset if profile.data_seed is None else f"{profile.dataset} seed {profile.data_seed}",
+        "dataset": dataset_name(profile),
         "threads": profile.threads,
+        "device": profile.device,
         "data": settings["data"],
+        "versions": {name: package_versions()[name] for name in ("torch", "numpy", "scipy")},
         "code": code_fingerprint("lib.experiment", project_root()),
     }
     return {"config": config, "inputs": inputs}
+
+
+def variant_settings(config: Any, variant: str) -> dict[str, Any]:
+    """What a variant's name stands for, spelled out for the record."""
+    return dataclasses.asdict(CFM_VARIANTS[variant]) if isinstance(config, CFMConfig) else {"name": variant}
 
 
 def matching_records(
@@ -137,8 +150,8 @@ def matching_records(
 ) -> dict[str, dict[str, Any]]:
     """Stored records of every variant, or an empty dict unless all are there with the same config and inputs.
 
-    Curated records hold for later code and for other processors, whose rounding changes the data's hash: for them
-    those two fingerprints are not compared. `record_differences` is their check.
+    Curated records hold for later code, other versions and other processors, whose rounding changes the data's hash:
+    for them those inputs are not compared. `record_differences` is their check.
     """
     ignored = MACHINE_INPUTS if curated else ()
     found = {}
@@ -148,7 +161,8 @@ def matching_records(
             return {}
         record = read_record(path)
         same_inputs = all(record["inputs"].get(k) == v for k, v in identity["inputs"].items() if k not in ignored)
-        if record["config"] != identity["config"] or not same_inputs:
+        wanted = {**identity["config"], "variant": variant_settings(spec.config, variant)}
+        if record["config"] != wanted or not same_inputs:
             return {}
         found[variant] = record
     return found
@@ -173,7 +187,8 @@ def compute(
     for variant in spec.variants:
         key = {"profile": profile.name, "method": spec.name, "category": category, "variant": variant, "seed": seed}
         measured = measure(test, [prediction[variant] for prediction in predictions])
-        records[variant] = {"schema": SCHEMA, "key": key, **identity, **measured, "history": history, "run": run_facts}
+        settled = {**identity, "config": {**identity["config"], "variant": variant_settings(spec.config, variant)}}
+        records[variant] = {"schema": SCHEMA, "key": key, **settled, **measured, "history": history, "run": run_facts}
     maps_file = maps_path(profile, spec.name, category, seed)
     maps_file.unlink(missing_ok=True)  # maps last: old ones never stand beside new records, however a run ends
     for variant, record in records.items():
@@ -201,7 +216,7 @@ def measure(test: Sequence[Features], predictions: Sequence[Prediction]) -> dict
 def machine_facts() -> dict[str, Any]:
     """What a record says of the machine and the moment; never compared."""
     return {
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_MEMORY_UNITS_PER_MB,
         "cpu": cpu_name(),
         "commit": git_commit(project_root()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -256,7 +271,8 @@ def recompute(profile: Profile, method: str, category: str, seed: int) -> dict[s
     """Records computed anew whatever is stored; see `run` for arguments and errors."""
     spec = planned(profile, method, category, seed)
     identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
-    return compute(profile, spec, category, seed, identity, progress=False)
+    with FileLock(lock_path(profile, f"{method}-{category}-s{seed}")):
+        return compute(profile, spec, category, seed, identity, progress=False)
 
 
 def record_differences(profile: Profile, method: str, category: str, seed: int, tolerance: float) -> list[str]:

@@ -20,7 +20,7 @@ from lib.extractors import get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
 from lib.runtime import atomic_path
 from lib.sources import code_fingerprint
-from lib.synth3d import write_category
+from lib.synth3d import SYNTH3D_VERSION, write_category
 
 PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED")
 PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
@@ -48,13 +48,21 @@ def lock_path(profile: Profile, name: str) -> Path:
 
 
 def data_fingerprint(root: Path, category: str) -> str:
-    """SHA-256 of the category's data: its manifest's own, or over names and sizes where there is no manifest."""
+    """SHA-256 of the category's data: its manifest's own, else over names, sizes and times of change."""
     manifest = root / category / "manifest.json"
     if manifest.is_file():
         return json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
     files = sorted(path for path in (root / category).rglob("*") if path.is_file())
-    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in files)
+    facts = [(path.relative_to(root), path.stat()) for path in files]
+    listing = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def dataset_name(profile: Profile) -> str:
+    """The dataset as records name it; the embedded one with its version and seed."""
+    if profile.dataset != "synth3d":
+        return profile.dataset
+    return f"synth3d {SYNTH3D_VERSION}, seed {profile.data_seed}"
 
 
 def preparation_config(profile: Profile) -> preparation.PreparationConfig:
@@ -64,13 +72,14 @@ def preparation_config(profile: Profile) -> preparation.PreparationConfig:
 
 
 def feature_settings(profile: Profile, root: Path, category: str) -> dict[str, Any]:
-    """Everything the features of a category depend on."""
-    return {
+    """Everything the features of a category depend on, in the types that JSON gives back."""
+    settings = {
         "data": data_fingerprint(root, category),
-        "extractor": profile.extractor,
+        "extractor": {"name": profile.extractor, **dataclasses.asdict(get_extractor(profile.extractor).config)},
         "preparation": dataclasses.asdict(preparation_config(profile)),
         "code": code_fingerprint("lib.feature_store", project_root()),
     }
+    return json.loads(json.dumps(settings))
 
 
 def extract_features(profile: Profile, category: str, progress: bool = False) -> Path:

@@ -18,6 +18,7 @@ from plotly.io._base_renderers import MimetypeRenderer
 
 from lib.config import Profile, load_profile, project_root
 from lib.errors import InputError
+from lib.feature_store import dataset_name
 from lib.runtime import cpu_name, git_commit, package_versions
 
 RENDERER_VARIABLE = "STUDY_RENDERER"  # "book" while the site is built; JupyterLab keeps Plotly's own choice
@@ -98,7 +99,7 @@ def provenance(profile: Profile) -> pd.DataFrame:
     """Table of what the page was made with: profile, data, machine, versions, commit and time."""
     facts = {
         "profile": profile.name,
-        "dataset": profile.dataset if profile.data_seed is None else f"{profile.dataset}, seed {profile.data_seed}",
+        "dataset": dataset_name(profile),
         "extractor": profile.extractor,
         "seeds": ", ".join(map(str, profile.seeds)),
         "threads per job": profile.threads,

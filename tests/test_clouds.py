@@ -155,10 +155,13 @@ def test_grid_component_gives_a_tie_to_the_first_in_row_major_order():
     assert np.argwhere(clouds.largest_component_grid(mask, 2)).tolist() == [[0, 5]]
 
 
-@pytest.mark.parametrize("component", [
-    lambda mask, cloud: clouds.largest_component_grid(mask, 2),
-    lambda mask, cloud: clouds.largest_component_dbscan(mask, cloud, 0.006, 30),
-])
+@pytest.mark.parametrize(
+    "component",
+    [
+        lambda mask, cloud: clouds.largest_component_grid(mask, 2),
+        lambda mask, cloud: clouds.largest_component_dbscan(mask, cloud, 0.006, 30),
+    ],
+)
 def test_no_candidates_no_component(component):
     assert not component(np.zeros((7, 11), dtype=bool), np.zeros((7, 11, 3), dtype=np.float32)).any()
 

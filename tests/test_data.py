@@ -77,13 +77,16 @@ def test_reading_leaves_every_file_as_it_is(root):
     assert before == {path: file_sha256(path) for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("category", "split", "words"), [
-    ("dome", "trial", ["split 'trial' is unknown", "train, validation, test"]),
-    ("tent", "train", ["tent: no such folder", "dome, igloo"]),
-    ("", "train", ["no such folder", "dome, igloo"]),
-    ("igloo", "test", ["igloo/test: no such folder", "beside it: train"]),
-    ("igloo", "train", ["igloo/train: no samples", "fetch the data"]),
-])
+@pytest.mark.parametrize(
+    ("category", "split", "words"),
+    [
+        ("dome", "trial", ["split 'trial' is unknown", "train, validation, test"]),
+        ("tent", "train", ["tent: no such folder", "dome, igloo"]),
+        ("", "train", ["no such folder", "dome, igloo"]),
+        ("igloo", "test", ["igloo/test: no such folder", "beside it: train"]),
+        ("igloo", "train", ["igloo/train: no samples", "fetch the data"]),
+    ],
+)
 def test_missing_folders_are_named_with_what_is_there(root, category, split, words):
     (root / "igloo" / "train").mkdir(parents=True)
     line = line_for(lambda: list_samples(root, category, split))
@@ -105,10 +108,15 @@ def test_anomalous_folders_outside_test_are_refused(root):
     assert "holds good, hole; only test may" in line_for(lambda: list_samples(root, "dome", "train"))
 
 
-@pytest.mark.parametrize(("split", "defect", "kind", "suffix"), [
-    ("train", "good", "rgb", "png"), ("train", "good", "xyz", "tiff"),
-    ("test", "hole", "gt", "png"), ("test", "good", "gt", "png"),
-])
+@pytest.mark.parametrize(
+    ("split", "defect", "kind", "suffix"),
+    [
+        ("train", "good", "rgb", "png"),
+        ("train", "good", "xyz", "tiff"),
+        ("test", "hole", "gt", "png"),
+        ("test", "good", "gt", "png"),
+    ],
+)
 def test_unpaired_files_are_listed_by_stem(root, split, defect, kind, suffix):
     (root / "dome" / split / defect / kind / f"001.{suffix}").unlink()
     assert f"no {kind}/*.{suffix} for 001;" in line_for(lambda: list_samples(root, "dome", split))

@@ -173,13 +173,16 @@ def test_blurs_are_linear_and_never_exceed_the_maximum(seed, name):
     assert blur(maps).min() >= 0
 
 
-@pytest.mark.parametrize("call", [
-    lambda: grids.pad_to_square(np.zeros((2, 2)), mode="reflect"),
-    lambda: grids.nearest_index(5, 5, "round"),
-    lambda: grids.gaussian_blur(torch.zeros(3, 3), 0.0),
-    lambda: grids.gaussian_blur(torch.zeros(3, 3), float("nan")),
-    lambda: grids.box_blur(torch.zeros(3, 3), 4, 1),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: grids.pad_to_square(np.zeros((2, 2)), mode="reflect"),
+        lambda: grids.nearest_index(5, 5, "round"),
+        lambda: grids.gaussian_blur(torch.zeros(3, 3), 0.0),
+        lambda: grids.gaussian_blur(torch.zeros(3, 3), float("nan")),
+        lambda: grids.box_blur(torch.zeros(3, 3), 4, 1),
+    ],
+)
 def test_bad_settings_get_one_line(call):
     with pytest.raises(InputError) as caught:
         call()

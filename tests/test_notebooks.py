@@ -18,6 +18,7 @@ from lib import notebooks
 from lib.config import load_profile
 from lib.errors import InputError
 from lib.notebooks import check_parameters, open_notebook, provenance, show_table
+from lib.synth3d import SYNTH3D_VERSION
 from tests.fixture_study import study_in
 
 PARAMETERS = 'profile = "demo"\ncategory: str = "ring"\nseed = 0'
@@ -106,7 +107,10 @@ def test_book_figures_load_nothing_and_carry_no_copy_of_plotly(tmp_path: Path) -
 def test_provenance_names_what_a_number_needs() -> None:
     table = provenance(load_profile("demo"))
     facts = table.iloc[:, 0].to_dict()
-    assert facts["profile"] == "demo" and facts["dataset"] == f"synth3d, seed {load_profile('demo').data_seed}"
+    assert (
+        facts["profile"] == "demo"
+        and facts["dataset"] == f"synth3d {SYNTH3D_VERSION}, seed {load_profile('demo').data_seed}"
+    )
     assert facts["seeds"] == "0, 1, 2" and facts["threads per job"] == "1"
     assert facts.keys() >= {"processor", "Python", "torch", "numpy", "commit", "run at", "extractor"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["run at"])

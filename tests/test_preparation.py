@@ -43,7 +43,11 @@ def assert_same(first: Sample, second: Sample) -> None:
 def test_prepared_sample_has_the_agreed_shapes(config):
     sample = prepare_sample(raw_scene("hole"), config, seed=1)
     assert (sample.sample_id, sample.category, sample.split, sample.defect, sample.label) == (
-        "test/hole/003", "dome", "test", "hole", 1,
+        "test/hole/003",
+        "dome",
+        "test",
+        "hole",
+        1,
     )
     assert sample.rgb.shape == sample.cloud.shape == (3, 224, 224)
     assert sample.foreground.shape == sample.gt_mask.shape == (224, 224)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from lib.config import check_choice
 from lib.data import Sample
@@ -16,9 +16,11 @@ class Extractor(Protocol):
 
     Attributes:
         name: its key in `EXTRACTORS` and in profiles.
+        config: its settings, a dataclass; records keep them.
     """
 
     name: str
+    config: Any
 
     @property
     def rgb_dim(self) -> int:

@@ -162,7 +162,9 @@ class CFM:
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
         if self.config.schedule == "one_cycle":
-            return torch.optim.lr_scheduler.OneCycleLR(optimizer, self.config.learning_rate, total_steps=num_steps)
+            return torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, self.config.learning_rate, total_steps=num_steps, cycle_momentum=False
+            )
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
     def _batches(self, features: Sequence[Features], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -229,7 +231,7 @@ class CFM:
                 }
                 getattr(head, name).load_state_dict(part)
         except Exception as error:
-            raise InputError(f"{path} is not a saved CFM head ({error}); delete it and train again") from error
+            raise InputError(f"{path} is not a saved CFM head ({error}); give another file or train again") from error
         return head
 
     def _state(self) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from lib.grids import bilinear_resize, gaussian_blur
 from lib.heads import Prediction
 
 QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 256, 4096  # a block of distances, 4 MB, stays in the processor's cache
+HELD_OUT_STEP = 8  # of the training samples that set the scales of the late fusion
 SINGLE_BANKS = ("rgb", "xyz", "concat")
 
 
@@ -91,27 +92,35 @@ class NearestNeighbor:
 
         Args:
             features: normal training samples.
-            seed: of the draw of `bank_rows` patches and of the half of the samples that scales the late fusion.
+            seed: of the draw of `bank_rows` patches.
             progress: accepted for the common road; filling a bank is quick, so no bar is shown.
         """
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.cat([patches(sample)[0] for sample in features])
+        by_sample = [patches(sample)[0] for sample in features]
+        rows = torch.cat(by_sample)
         if self.config.bank_rows is not None and self.config.bank_rows < len(rows):
             rows = rows[torch.randperm(len(rows), generator=generator)[: self.config.bank_rows]]
         rows = rows.to(self.device)
         self.banks = {name: self._columns(rows, name).contiguous() for name in SINGLE_BANKS}
-        self._scale_late_fusion(rows, generator)
+        self._scale_late_fusion(by_sample)
         return {}
 
     def _columns(self, rows: Tensor, modality: str) -> Tensor:
         return {"rgb": rows[:, : self.rgb_dim], "xyz": rows[:, self.rgb_dim :], "concat": rows}[modality]
 
-    def _scale_late_fusion(self, rows: Tensor, generator: torch.Generator) -> None:
-        """Typical distance of each modality between two halves of the bank, so that their sum weighs both alike."""
-        shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
-        queries, bank = shuffled[: len(rows) // 8], shuffled[len(rows) // 8 :]
-        for name in ("rgb", "xyz"):
-            distances = nearest_distance(self._columns(queries, name), self._columns(bank, name))
+    def _scale_late_fusion(self, by_sample: Sequence[Tensor]) -> None:
+        """Mean distance of each modality from some training samples to the others, so that the sum weighs both alike.
+
+        Whole samples are held out, every `HELD_OUT_STEP`-th: patches of one image overlap, so an image in the bank
+        would lie too near to itself. A single training sample leaves both scales at 1.
+        """
+        self.late_scale = {"rgb": 1.0, "xyz": 1.0}
+        if len(by_sample) == 1:
+            return
+        held_out = torch.cat(by_sample[::HELD_OUT_STEP]).to(self.device)
+        others = torch.cat([rows for index, rows in enumerate(by_sample) if index % HELD_OUT_STEP]).to(self.device)
+        for name in self.late_scale:
+            distances = nearest_distance(self._columns(held_out, name), self._columns(others, name))
             self.late_scale[name] = float(distances.mean())
 
     def predict(self, sample: Features, variants: Sequence[str] = MODALITIES) -> dict[str, Prediction]:
