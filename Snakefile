@@ -13,6 +13,7 @@ ROOT = Path(workflow.basedir)
 PROFILE = load_profile(config.get("profile", "demo"))
 WORK = f"runs/{PROFILE.name}"
 LOGS = f"{WORK}/logs"
+CFM = PROFILE.method("cfm")
 BASIC = [spec for spec in PROFILE.methods.values() if not spec.ablation]
 # what data and features depend on, and not, say, the list of chapters
 FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.extractor]
@@ -106,8 +107,8 @@ rule features:
         "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category} > {log} 2>&1"
 
 
-# one rule per method, because methods differ in the records they write
-for spec in PROFILE.methods.values():
+# one rule per method, because methods differ in the records they write; ablations have `make ablations`
+for spec in BASIC:
 
     rule:
         name: f"experiment_{spec.name}"
@@ -151,7 +152,7 @@ rule overview:
     input:
         code=sources("data_scripts/make_overview.py"),
         features=expand(f"{WORK}/features/{{category}}/manifest.json", category=PROFILE.categories),
-        records=[path for category in PROFILE.categories for path in records(PROFILE.method("cfm"), category, PROFILE.method("cfm").seeds[0])],
+        records=[path for category in CFM.categories for path in records(CFM, category, CFM.seeds[0])],
     output: "book/chapters/figures/overview.png",
     log: f"{LOGS}/overview.log",
     threads: PROFILE.threads

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.config import Profile, load_profile
+from lib.errors import InputError, run_command_line
 from lib.experiment import recompute, record_differences, results_root
 from lib.records import record_path, write_record
 
@@ -43,20 +44,22 @@ def check(profile: Profile, number: int, draw_seed: int | None) -> int:
     return len(found)
 
 
-def main() -> None:
-    """Command line: remake | check [--number N] [--draw-seed S] [--profile NAME]."""
+def main() -> int:
+    """Command line: remake | check [--number N] [--draw-seed S] [--profile NAME]; exit status 1 on differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("remake", "check"))
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--number", type=int, default=5)
     parser.add_argument("--draw-seed", type=int, default=None)
     arguments = parser.parse_args()
+    if arguments.number < 1:
+        raise InputError(f"--number {arguments.number} would check nothing; give 1 or more")
     profile = load_profile(arguments.profile)
     if arguments.action == "remake":
         remake(profile)
-    elif check(profile, arguments.number, arguments.draw_seed):
-        sys.exit(1)
+        return 0
+    return 1 if check(profile, arguments.number, arguments.draw_seed) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command_line(main))

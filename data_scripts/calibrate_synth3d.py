@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, zoom
 from sklearn.metrics import roc_auc_score
 
-from lib.errors import InputError
+from lib.errors import InputError, run_command_line
 from lib.runtime import atomic_path, seeded_generator
 from lib.synth3d import CATEGORIES, DEFECTS, SYNTH3D_VERSION, Counts, render_sample, sample_keys
 
@@ -149,19 +149,15 @@ def check_seeds(seeds: list[int]) -> None:
         raise InputError(f"--seeds {seeds}: others are kept for reported data; use 0 to {MAX_CALIBRATION_SEED}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when the numbers are written, 2 after bad input."""
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, write the numbers and print their summary; `InputError` for seeds that `check_seeds` refuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102], help="data seeds, all below 1000")
     parser.add_argument("--category", nargs="+", choices=CATEGORIES, default=list(CATEGORIES))
     parser.add_argument("--output", type=Path, default=Path("results/synth3d/calibration.json"))
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     chosen = parser.parse_args(arguments)
-    try:
-        check_seeds(chosen.seeds)
-    except InputError as error:
-        print(f"calibrate_synth3d: {error}", file=sys.stderr)
-        return 2
+    check_seeds(chosen.seeds)
     jobs = list(product(chosen.category, chosen.seeds))
     with ProcessPoolExecutor(max(1, chosen.workers), mp_context=get_context("spawn")) as pool:
         measured = list(pool.map(measure, *zip(*jobs, strict=True)))
@@ -169,8 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     with atomic_path(chosen.output) as path:
         path.write_text(json.dumps(record | {"measured": measured}, indent=1) + "\n")
     print(json.dumps(record["summary"], indent=1))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(main))

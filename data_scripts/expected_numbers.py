@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from lib.config import load_profile
+from lib.errors import run_command_line
 from lib.experiment import experiment_records, results_root
 from lib.runtime import atomic_path
 from lib.tables import records_frame
@@ -31,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command_line(main))

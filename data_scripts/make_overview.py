@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
 from lib.config import load_profile
+from lib.errors import run_command_line
 from lib.experiment import load_maps
 from lib.feature_store import prepared, sample_files
 from lib.figures import first_of_each, image_grid, relief_picture, rgb_picture
@@ -44,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command_line(main))

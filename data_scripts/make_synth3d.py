@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from lib.errors import InputError
+from lib.errors import run_command_line
 from lib.synth3d import CATEGORIES, write_category
 
 
@@ -26,20 +26,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 when every category is written, 2 after bad input."""
+def main(arguments: list[str] | None = None) -> None:
+    """Write every category and print its manifest; `InputError` for an unknown category or a negative seed."""
     chosen = parse_arguments(arguments)
     write = partial(write_category, chosen.root, seed=chosen.seed, progress=sys.stderr.isatty())
     workers = max(1, min(chosen.workers, len(chosen.category)))
-    try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for manifest in pool.map(write, chosen.category):
-                print(manifest)
-    except InputError as error:
-        print(f"make_synth3d: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for manifest in pool.map(write, chosen.category):
+            print(manifest)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(main))

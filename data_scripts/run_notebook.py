@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from lib.config import project_root
-from lib.errors import InputError
+from lib.errors import InputError, run_command_line
 from lib.runtime import atomic_path
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -168,14 +168,11 @@ def main() -> int:
     parameters = dict(parse_parameter(name, text) for name, text in arguments.parameter)
     try:
         run_notebook(arguments.source, arguments.target, parameters, arguments.failed)
-    except InputError as error:
-        print(error, file=sys.stderr)
     except PapermillExecutionError as error:
         print(failure_text(arguments.source, arguments.failed, error), file=sys.stderr)
-    else:
-        return 0
-    return 1
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(main))

@@ -23,7 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lib.config import load_profile, project_root
-from lib.errors import InputError
+from lib.errors import run_command_line
 
 RUN_VARIABLE = "STUDY_RUN_ROOT"  # marks every process of a run, so that a later run finds those left over
 TAIL_LINES = 20
@@ -149,11 +149,7 @@ def main() -> int:
     parser.add_argument("--cores", default="all", help="number of jobs at a time")
     arguments = parser.parse_args()
     root = project_root()
-    try:
-        load_profile(arguments.profile)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
+    load_profile(arguments.profile)  # refuses an unknown or broken one before anything starts
     started = time.monotonic()
     with study_lock(root):
         stop_leftovers(root)
@@ -164,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(main))

@@ -236,7 +236,7 @@ class Profile:
 
 
 def as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    """The entries of a YAML list; `InputError` for an empty one or a bare word, whose letters would pass for entries."""
+    """The entries of a YAML list; `InputError` for an empty one, or a bare word, whose letters would pass for them."""
     if not isinstance(value, list | tuple) or not value:
         raise InputError(f"{name} is {value!r}; write a list with at least one entry, such as [{value or 'entry'}]")
     return tuple(value)

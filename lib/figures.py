@@ -172,7 +172,7 @@ def interval_plot(intervals: Mapping[str, Interval], xlabel: str, reference: flo
 
 
 def turnable_cloud(
-    cloud: np.ndarray, foreground: np.ndarray, colors: np.ndarray, colorbar: str | None = None
+    cloud: np.ndarray, foreground: np.ndarray, colors: np.ndarray, alt: str, colorbar: str | None = None
 ) -> go.Figure:
     """Point cloud of an object that the reader can turn.
 
@@ -180,6 +180,7 @@ def turnable_cloud(
         cloud: (3, H, W) float32 metres.
         foreground: (H, W) bool, which pixels to draw.
         colors: (H, W, 3) in [0, 1], or (H, W) scalars drawn with a color bar.
+        alt: text for readers who cannot see the figure.
         colorbar: title of the color bar; needed for scalars.
     """
     pixels = np.flatnonzero(foreground)
@@ -194,7 +195,8 @@ def turnable_cloud(
     axes = {"showbackground": False, "showgrid": False, "zeroline": False}
     scene = {name: {**axes, "title": f"{name[0]} (mm)"} for name in ("xaxis", "yaxis", "zaxis")}
     scene |= {"aspectmode": "data", "camera": {"eye": {"x": 0.0, "y": -1.1, "z": 1.1}}}
-    return go.Figure(points, go.Layout(scene=scene, height=430, margin={"l": 0, "r": 0, "t": 0, "b": 0}))
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    return go.Figure(points, go.Layout(scene=scene, height=430, margin=margin, meta={"alt": alt}))
 
 
 def point_colors(colors: np.ndarray, pixels: np.ndarray) -> np.ndarray | list[str]:

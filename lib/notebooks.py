@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 from itertools import dropwhile, takewhile
 
 import matplotlib as mpl
@@ -40,9 +41,16 @@ class BookRenderer(MimetypeRenderer):
     """Plotly figures as plain HTML without a copy of plotly.js: the site carries one file for all pages."""
 
     def to_mimebundle(self, fig_dict: dict) -> dict[str, str]:
-        """The figure's HTML division, to be drawn by the page's own plotly.min.js."""
+        """The figure's HTML division with its text for those who cannot see it, to be drawn by plotly.min.js.
+
+        Raises:
+            InputError: the figure's layout has no `meta={"alt": ...}`.
+        """
+        alt = (fig_dict["layout"].get("meta") or {}).get("alt")
+        if not alt:
+            raise InputError('Plotly figure: no text for those who cannot see it; give its layout meta={"alt": "..."}')
         html = pio.to_html(fig_dict, full_html=False, include_plotlyjs=False, include_mathjax=False, validate=False)
-        return {"text/html": html}
+        return {"text/html": f'<div role="img" aria-label="{escape(alt)}">{html}</div>'}
 
 
 def open_notebook(inputs: Sequence[str], profile: str) -> Profile:

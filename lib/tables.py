@@ -103,9 +103,15 @@ def settings_table(config: Any) -> pd.DataFrame:
 
 
 def cost_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Seconds and memory by method, mean over categories and seeds, with the number of experiments."""
+    """Seconds and memory by method, mean over categories and seeds, with the number of experiments.
+
+    Args:
+        records: any variants; those of one experiment share its cost and count once.
+    """
     costs = ("fit_seconds", "predict_seconds", "peak_memory_mb")
-    frame = pd.DataFrame([{"method": r["key"]["method"], **{name: r["run"][name] for name in costs}} for r in records])
+    experiments = {tuple(r["key"][name] for name in ("method", "category", "seed")): r["run"] for r in records}
+    rows = [{"method": key[0], **{name: facts[name] for name in costs}} for key, facts in experiments.items()]
+    frame = pd.DataFrame(rows)
     grouped = frame.groupby("method", sort=False)
     return grouped.mean().assign(experiments=grouped.size())
 
@@ -114,3 +120,14 @@ def calibration_table(calibration: Mapping[str, Any]) -> pd.DataFrame:
     """Image AUROC of the two naive baselines by defect type, from `results/synth3d/calibration.json`."""
     rows = {f"raw {name} patches": part["over_categories"] for name, part in calibration["summary"].items()}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def record_sources(records: Sequence[Record]) -> pd.DataFrame:
+    """Number of records by the commit, processor and library versions that made them."""
+    facts = ("commit", "cpu")
+    libraries = ("torch", "numpy", "scipy")
+    rows = [
+        {**{name: r["run"][name] for name in facts}, **{name: r["run"]["versions"][name] for name in libraries}}
+        for r in records
+    ]
+    return pd.DataFrame(rows).value_counts(sort=False).rename("records").reset_index()

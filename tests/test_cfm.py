@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from lib.config import CFM_VARIANTS, CFMConfig, Scoring
@@ -17,6 +18,7 @@ from lib.losses import cosine_distance, unit_distance
 from tests.factories import make_features
 
 CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")
+NUM_PIXELS = 19 * 19  # of the object in `make_features`
 REFERENCE_NAMES = {"rgb_to_xyz": "CFM_2Dto3D", "xyz_to_rgb": "CFM_3Dto2D"}
 
 
@@ -112,9 +114,10 @@ def test_discrepancies_are_those_of_each_pixel_and_zero_off_the_object() -> None
     rgb, xyz = sample.at_pixels()
     with torch.inference_mode():
         for row, pixel in enumerate(sample.pixel_index.tolist()):
-            predicted = F.normalize(head.xyz_to_rgb(xyz[row]), dim=0)
-            expected = (predicted - F.normalize(rgb[row], dim=0)).norm()
-            torch.testing.assert_close(psi_2d.flatten()[pixel], expected)
+            for psi, network, seen, other in ((psi_2d, head.xyz_to_rgb, rgb, xyz), (psi_3d, head.rgb_to_xyz, xyz, rgb)):
+                predicted = F.normalize(network(other[row]), dim=0)
+                expected = (predicted - F.normalize(seen[row], dim=0)).norm()
+                torch.testing.assert_close(psi.flatten()[pixel], expected)
     assert psi_2d[~sample.foreground].eq(0).all() and psi_3d[~sample.foreground].eq(0).all()
 
 
@@ -132,13 +135,84 @@ def test_training_is_repeatable_and_learns() -> None:
     assert other != histories[0]
 
 
-def test_all_pixels_is_the_limit_of_many_pixels() -> None:
-    features = [make_features(seed=s) for s in range(3)]
-    curves = [
-        CFM(CFMConfig(hidden_dim=4, num_epochs=2, pixels_per_image=count), *feature_dims(features[0])).fit(features, 0)
-        for count in (None, 10**6)
-    ]
-    assert curves[0] == curves[1]
+@pytest.mark.parametrize("count", [1, 17, NUM_PIXELS - 1, NUM_PIXELS, NUM_PIXELS + 1, None])
+def test_drawn_pixels_are_pairs_of_the_sample_without_repeats(count: int | None) -> None:
+    sample = make_features(seed=1)
+    head = CFM(CFMConfig(pixels_per_image=count), *feature_dims(sample))
+    drawn = torch.cat(head._draw(sample, torch.Generator().manual_seed(2)), dim=1)
+    whole = torch.cat(sample.at_pixels(), dim=1)
+    assert len(whole) == NUM_PIXELS and len(drawn) == min(count or NUM_PIXELS, NUM_PIXELS)
+    distance, source = torch.cdist(drawn, whole, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
+    assert distance.max() < 1e-5 and len(source.unique()) == len(drawn)
+    assert torch.equal(drawn, whole) == (count is None or count >= NUM_PIXELS)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(17, [34, 34, 17]), (None, [2 * NUM_PIXELS, 2 * NUM_PIXELS, NUM_PIXELS])])
+def test_each_step_sees_the_pixels_asked_for(
+    monkeypatch: pytest.MonkeyPatch, count: int | None, rows: list[int]
+) -> None:
+    features = [make_features(seed=s) for s in range(5)]
+    head = CFM(CFMConfig(hidden_dim=4, num_epochs=2, batch_size=2, pixels_per_image=count), *feature_dims(features[0]))
+    real, seen = head.losses, []
+
+    def losses(rgb: torch.Tensor, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((len(rgb), len(xyz)))
+        return real(rgb, xyz)
+
+    monkeypatch.setattr(head, "losses", losses)
+    head.fit(features, seed=0)
+    assert seen == [(number, number) for number in rows] * 2
+
+
+def test_every_pixel_in_any_order_gives_the_same_loss() -> None:
+    sample = make_features(seed=1)
+    head = CFM(CFMConfig(hidden_dim=4), *feature_dims(sample))
+    order = torch.randperm(NUM_PIXELS, generator=torch.Generator().manual_seed(3))
+    shuffled, whole = head.losses(*sample.at_pixels(order)), head.losses(*sample.at_pixels())
+    torch.testing.assert_close(torch.stack(shuffled), torch.stack(whole))
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch, schedule: str) -> list[float]:
+    """Learning rate of each of the 20 steps of a training, in which Adam's betas stay as they are."""
+    seen = []
+
+    class Recorder(torch.optim.Adam):
+        def step(self, closure: None = None) -> None:
+            seen.append((self.param_groups[0]["lr"], tuple(self.param_groups[0]["betas"])))
+            super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Recorder)
+    features = [make_features(seed=s) for s in range(4)]
+    config = CFMConfig(hidden_dim=4, num_epochs=10, batch_size=2, learning_rate=3e-3, schedule=schedule)
+    CFM(config, *feature_dims(features[0])).fit(features, seed=0)
+    assert len(seen) == 20 and {betas for _, betas in seen} == {(0.9, 0.999)}
+    return [rate for rate, _ in seen]
+
+
+def test_constant_schedule_keeps_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert steps_of(monkeypatch, "constant") == [3e-3] * 20
+
+
+def test_one_cycle_schedule_peaks_at_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = steps_of(monkeypatch, "one_cycle")
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(3e-3) and 0 < peak < 10
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[0] < 3e-3 / 20 and rates[-1] < 3e-3 / 1000
+
+
+@pytest.mark.parametrize("sigma_px", [0.7, 1.5, 4.0])
+def test_blur_has_the_sigma_asked_for(sigma_px: float) -> None:
+    psi_2d, psi_3d = torch.rand(2, 23, 31, generator=torch.Generator().manual_seed(4))
+    found = combine(psi_2d, psi_3d, Scoring(blur_sigma_px=sigma_px))
+    expected = gaussian_filter((psi_2d * psi_3d).double().numpy(), sigma_px, mode="constant", truncate=4.0)
+    np.testing.assert_allclose(found.anomaly_map.numpy(), expected, atol=1e-6)
+    assert found.image_score == found.anomaly_map.max()
+
+
+def test_no_blur_leaves_the_map_alone() -> None:
+    psi_2d, psi_3d = torch.rand(2, 23, 31, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(combine(psi_2d, psi_3d, Scoring(blur="none")).anomaly_map, psi_2d * psi_3d)
 
 
 def test_save_and_load_give_the_same_maps(tmp_path: Path) -> None:

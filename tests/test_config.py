@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lib import config
 from lib.config import (
@@ -108,17 +109,61 @@ BAD_PROFILES = [
     ("methods.cfm.categories", ["bagel"], r"category of method cfm 'bagel' is unknown; choose one of dome, rope"),
     ("methods.cfm", {"seeds": [1]}, r"method cfm names no instance; add one of CFM_PAPER"),
     ("ablations", {"cfm": {"instance": "CFM_DEMO"}}, r"has cfm under both methods and ablations; rename one"),
-    ("categories", "dome", r"categories of profile made is 'dome'; write a list such as \[dome\]"),
-    ("seeds", 4, r"seeds of profile made is 4; write a list such as \[4\]"),
+    (
+        "categories",
+        "dome",
+        r"categories of profile made is 'dome'; write a list with at least one entry, such as \[dome\]$",
+    ),
+    ("seeds", 4, r"seeds of profile made is 4; write a list with at least one entry, such as \[4\]$"),
     ("methods.cfm.variants", "product", r"variants of method cfm is 'product'; write a list"),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "message"), BAD_PROFILES)
+BAD_VALUES = [
+    ("methods", None, r"methods of profile made is None; write one `name: "),
+    ("methods.cfm", None, r"method cfm is None; write a mapping such as {instance: CFM_DEMO}$"),
+    ("ablations", {"short": None}, r"method short is None; write a mapping"),
+    (
+        "methods.cfm.overrides",
+        {"num_epochs": "30"},
+        r"CFMConfig\.num_epochs is '30'; give a whole number of at least 1",
+    ),
+    ("methods.cfm.overrides", {"num_epochs": 2.5}, r"num_epochs is 2\.5; give a whole number of at least 1"),
+    ("methods.cfm.overrides", {"num_epochs": True}, r"num_epochs is True; give a whole number of at least 1"),
+    ("methods.cfm.overrides", {"batch_size": -1}, r"batch_size is -1; give a whole number of at least 1"),
+    ("methods.cfm.overrides", {"hidden_dim": 0}, r"hidden_dim is 0; give a whole number of at least 1"),
+    ("methods.cfm.overrides", {"pixels_per_image": -1}, r"pixels_per_image is -1; give a whole number of at least 1"),
+    ("methods.cfm.overrides", yaml.safe_load("learning_rate: 1e-3"), r"learning_rate is '1e-3'; .* with a point as in"),
+    ("methods.cfm.overrides", {"learning_rate": -1}, r"learning_rate is -1; give a positive number"),
+    ("methods.near", {"instance": "NEAREST_NEIGHBOR", "overrides": {"bank_rows": 0}}, r"bank_rows is 0; give a whole"),
+    (
+        "methods.near",
+        {"instance": "NEAREST_NEIGHBOR", "overrides": {"blur_sigma_px": 0}},
+        r"blur_sigma_px is 0; give a",
+    ),
+    ("threads", 0, r"threads is 0; give a whole number of at least 1"),
+    ("threads", "two", r"threads is 'two'; give a whole number of at least 1"),
+    ("device", "gpu", r"device of profile made 'gpu' is unknown; choose one of cpu, cuda$"),
+    ("standardize", "false", r"standardize of profile made is 'false'; write true or false$"),
+    ("seeds", [], r"seeds of profile made is \[\]; write a list with at least one entry"),
+    ("methods.cfm.seeds", [], r"seeds of method cfm is \[\]; write a list with at least one entry"),
+    ("methods.cfm.variants", [], r"variants of method cfm is \[\]; write a list with at least one entry"),
+    ("methods.cfm.categories", None, r"categories of method cfm is None; write a list with at least one entry"),
+    ("dataset", "synth3d", r"data_seed of profile made is None; synth3d needs a whole number$"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD_PROFILES + BAD_VALUES)
 def test_unknown_words_of_a_profile_are_one_line_that_lists_the_known(path: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         parse_profile("made", changed(path, value))
     one_line(raised)
+
+
+@pytest.mark.parametrize("data_seed", [-1, 1.5, "7"])
+def test_embedded_dataset_needs_a_whole_seed(data_seed: Any) -> None:
+    with pytest.raises(InputError, match=f"data_seed of profile made is {data_seed!r}; synth3d needs a whole number"):
+        parse_profile("made", {**RAW, "dataset": "synth3d", "data_seed": data_seed})
 
 
 def test_missing_keys_are_named() -> None:
@@ -206,5 +251,5 @@ def test_embedded_dataset_needs_no_folder_and_ignores_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(config.DATA_ROOT_VARIABLE, str(tmp_path))
-    made: Profile = dataclasses.replace(parse_profile("made", RAW), dataset="synth3d", data_root="runs/made/data")
+    made: Profile = parse_profile("made", {**RAW, "dataset": "synth3d", "data_seed": 0, "data_root": "runs/made/data"})
     assert data_root(made) == project_root() / "runs" / "made" / "data"

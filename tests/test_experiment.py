@@ -17,8 +17,17 @@ import pytest
 import torch
 
 from lib import experiment
-from lib.config import BLIND, CFM_VARIANTS, DATA_ROOT_VARIABLE, CFMConfig, NearestNeighborConfig, project_root
+from lib.config import (
+    BLIND,
+    CFM_VARIANTS,
+    DATA_ROOT_VARIABLE,
+    CFMConfig,
+    NearestNeighborConfig,
+    Scoring,
+    project_root,
+)
 from lib.errors import InputError
+from lib.extractors import get_extractor
 from lib.feature_store import category_features, read_split
 from lib.heads import Prediction
 from lib.heads.blind import Blind
@@ -133,12 +142,24 @@ class TestRecord:
             "profile": "fixture", "method": "cfm", "category": CATEGORY, "variant": "product", "seed": 0,
         }  # fmt: skip
         assert record["config"]["method"] == {"type": "CFMConfig", **dataclasses.asdict(METHODS["cfm"].config)}
-        assert record["config"]["extractor"] == "handcrafted" and record["config"]["standardize"] is True
+        settings = dataclasses.asdict(get_extractor("handcrafted").config)
+        assert record["config"]["extractor"] == json.loads(json.dumps({"name": "handcrafted", **settings}))
+        assert settings and record["config"]["standardize"] is True
+        assert record["config"]["variant"] == {
+            "aggregation": "product", "blur": "gaussian", "blur_sigma_px": 4.0, "score_rule": "paper",
+        }  # fmt: skip
         assert record["config"]["preparation"]["image_size"] == 224
-        assert record["inputs"].keys() == {"dataset", "threads", "data", "code"}
-        assert record["inputs"]["dataset"] == "fixture"
+        assert record["inputs"].keys() == {"dataset", "threads", "device", "data", "versions", "code"}
+        assert (record["inputs"]["dataset"], record["inputs"]["device"]) == ("fixture", "cpu")
+        assert record["inputs"]["versions"].keys() == {"torch", "numpy", "scipy"}
         assert {name: len(curve) for name, curve in record["history"].items()} == {"rgb_to_xyz": 2, "xyz_to_rgb": 2}
         assert record["run"].keys() >= {"fit_seconds", "predict_seconds", "peak_memory_mb", "cpu", "date", "versions"}
+
+    def test_spells_out_the_variant_of_each(self, finished: FixtureProfile) -> None:
+        variants = {name: record["config"]["variant"] for name, record in stored(finished).items()}
+        assert variants == {name: dataclasses.asdict(CFM_VARIANTS[name]) for name in VARIANTS}
+        (blind,) = experiment.run(finished, "blind", CATEGORY, 0).values()
+        assert blind["config"]["variant"] == {"name": "outline"}
 
     def test_holds_no_machine_path(self, finished: FixtureProfile) -> None:
         text = json.dumps(stored(finished))
@@ -178,8 +199,10 @@ class TestKeeping:
             lambda study: with_method(study, "cfm", num_epochs=1),
             lambda study: dataclasses.replace(study, standardize=False),
             lambda study: dataclasses.replace(study, threads=2),
+            lambda study: dataclasses.replace(study, device="cuda"),
+            lambda study: dataclasses.replace(study, dataset="another"),
         ],
-        ids=["settings", "standardize", "threads"],
+        ids=["settings", "standardize", "threads", "device", "dataset"],
     )
     def test_changed_settings_compute_again(
         self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch, change: Any
@@ -189,6 +212,17 @@ class TestKeeping:
 
     def test_changed_code_computes_again(self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(experiment, "code_fingerprint", lambda module, root: "another")
+        assert asks_to_compute(finished, monkeypatch)
+
+    def test_changed_versions_compute_again(self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+        versions = experiment.package_versions()
+        monkeypatch.setattr(experiment, "package_versions", lambda: {**versions, "torch": "0.0"})
+        assert asks_to_compute(finished, monkeypatch)
+
+    def test_changed_meaning_of_a_variant_computes_again(
+        self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(CFM_VARIANTS, "product", Scoring(blur_sigma_px=3.0))
         assert asks_to_compute(finished, monkeypatch)
 
     def test_changed_data_compute_again(self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +310,7 @@ class TestCurated:
         records = experiment.recompute(study, "cfm_ablation", CATEGORY, 0)
         shutil.rmtree(study.work_dir / "records")
         for record in records.values():
-            record["inputs"] |= {"data": "another machine's", "code": "older"}
+            record["inputs"] |= {"data": "another machine's", "code": "older", "versions": {"torch": "0.0"}}
         self.store(study, records)
         return records
 
@@ -295,7 +329,7 @@ class TestCurated:
     ) -> None:
         found = experiment.run(with_method(study, "cfm_ablation", num_epochs=1), "cfm_ablation", CATEGORY, 0)
         assert len(found["product"]["history"]["rgb_to_xyz"]) == 1
-        experiment.run(dataclasses.replace(study, data_seed=5), "cfm_ablation", CATEGORY, 0)
+        experiment.run(dataclasses.replace(study, dataset="another"), "cfm_ablation", CATEGORY, 0)
         assert computed == ["cfm_ablation"] * 2
 
     def test_record_never_stands_for_a_method_that_is_no_ablation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lib.errors import InputError
 from lib.extractors import get_extractor
 from lib.features import Features, Standardizer, load_features
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_RELEASED
+from lib.synth3d import SYNTH3D_VERSION
 from tests.fixture_study import CATEGORY, FixtureProfile
 
 NUM_SAMPLES = 7
@@ -32,6 +34,7 @@ def extracted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(sample.sample_id)
         return real(sample)
 
+    extractor.config = real.config
     monkeypatch.setattr(feature_store, "get_extractor", lambda name: extractor)
     return seen
 
@@ -193,15 +196,21 @@ def test_preparation_is_the_profiles(study: FixtureProfile) -> None:
     assert torch.equal(sample.foreground, stored.foreground)
 
 
-def test_fingerprint_of_data_is_the_manifests_own_or_over_names_and_sizes(tmp_path: Path) -> None:
+def test_fingerprint_of_data_is_the_manifests_own_or_over_names_sizes_and_times(tmp_path: Path) -> None:
     folder = tmp_path / CATEGORY
     folder.mkdir()
     (folder / "a.png").write_bytes(b"123")
-    first = feature_store.data_fingerprint(tmp_path, CATEGORY)
+    os.utime(folder / "a.png", ns=(0, 10**18))
+    found = [feature_store.data_fingerprint(tmp_path, CATEGORY)]
     (folder / "a.png").write_bytes(b"1234")
-    second = feature_store.data_fingerprint(tmp_path, CATEGORY)
+    os.utime(folder / "a.png", ns=(0, 10**18))
+    found.append(feature_store.data_fingerprint(tmp_path, CATEGORY))
     (folder / "a.png").rename(folder / "b.png")
-    assert len({first, second, feature_store.data_fingerprint(tmp_path, CATEGORY)}) == 3
+    found.append(feature_store.data_fingerprint(tmp_path, CATEGORY))
+    assert feature_store.data_fingerprint(tmp_path, CATEGORY) == found[-1]
+    os.utime(folder / "b.png", ns=(0, 10**18 + 10**9))
+    found.append(feature_store.data_fingerprint(tmp_path, CATEGORY))
+    assert len(set(found)) == 4
     (folder / "manifest.json").write_text(json.dumps({"sha256": "abc", "seed": 5, "synth3d_version": "v1"}))
     assert feature_store.data_fingerprint(tmp_path, CATEGORY) == "abc"
 
@@ -212,6 +221,21 @@ def test_data_manifest_tells_what_the_dataset_has(study: FixtureProfile) -> None
     manifest = {"sha256": "abc", "seed": 5, "synth3d_version": "v1", "counts": {}}
     (Path(study.data_root) / CATEGORY / "manifest.json").write_text(json.dumps(manifest))
     assert feature_store.data_manifest(study, CATEGORY) == {"seed": "5", "synth3d_version": "v1", "sha256": "abc"}
+
+
+def test_dataset_is_named_with_all_that_its_data_depend_on(study: FixtureProfile) -> None:
+    assert feature_store.dataset_name(study) == "fixture"
+    embedded = dataclasses.replace(study, dataset="synth3d", data_seed=4)
+    assert feature_store.dataset_name(embedded) == f"synth3d {SYNTH3D_VERSION}, seed 4"
+
+
+def test_features_depend_on_the_settings_of_the_extractor(study: FixtureProfile, extracted: list[str]) -> None:
+    extractor = feature_store.get_extractor("handcrafted")
+    settings = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
+    extractor.config = PREPARATION_DEFAULT
+    after = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
+    assert [key for key in settings if settings[key] != after[key]] == ["extractor"]
+    assert settings["extractor"]["name"] == after["extractor"]["name"] == "handcrafted"
 
 
 def test_embedded_data_are_made_where_they_are_missing(

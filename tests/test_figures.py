@@ -192,7 +192,7 @@ class TestTurnableCloud:
     def test_draws_each_object_point_in_millimetres_without_mirroring(self) -> None:
         cloud, foreground = made_cloud()
         colors = np.random.default_rng(0).random((HEIGHT, WIDTH, 3))
-        (trace,) = figures.turnable_cloud(cloud, foreground, colors).data
+        (trace,) = figures.turnable_cloud(cloud, foreground, colors, "a cloud").data
         drawn = np.stack([trace.x, trace.y, trace.z])
         points = cloud[:, foreground]
         turned = np.stack([points[0], -points[1], -points[2]]) * 1000  # half a turn about x
@@ -203,7 +203,7 @@ class TestTurnableCloud:
     def test_scalars_get_a_color_bar(self) -> None:
         cloud, foreground = made_cloud()
         scores = np.arange(HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
-        (trace,) = figures.turnable_cloud(cloud, foreground, scores, colorbar="score").data
+        (trace,) = figures.turnable_cloud(cloud, foreground, scores, "a cloud", colorbar="score").data
         np.testing.assert_array_equal(trace.marker.color, scores[foreground])
         assert trace.marker.colorbar.title.text == "score" and trace.marker.colorscale is not None
 
@@ -211,13 +211,13 @@ class TestTurnableCloud:
         cloud, foreground = made_cloud()
         monkeypatch.setattr(figures, "CLOUD_POINTS", 50)
         scores = np.arange(HEIGHT * WIDTH, dtype=float).reshape(HEIGHT, WIDTH)
-        (trace,) = figures.turnable_cloud(cloud, foreground, scores, colorbar="score").data
+        (trace,) = figures.turnable_cloud(cloud, foreground, scores, "a cloud", colorbar="score").data
         assert 25 < len(trace.x) <= 50
         np.testing.assert_array_equal(trace.marker.color, scores[foreground][:: -(-foreground.sum() // 50)])
 
     def test_is_the_same_for_the_same_numbers(self) -> None:
         cloud, foreground = made_cloud()
-        first, second = (figures.turnable_cloud(cloud, foreground, cloud[2], "m").to_json() for _ in range(2))
+        first, second = (figures.turnable_cloud(cloud, foreground, cloud[2], "a cloud", "m").to_json() for _ in range(2))
         assert first == second
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.config import BlindConfig, NearestNeighborConfig
+from lib.grids import gaussian_blur
 from lib.heads import memory_bank
 from lib.heads.blind import Blind
 from lib.heads.memory_bank import NearestNeighbor, fill_cells, nearest_distance, patches
@@ -54,6 +55,51 @@ def test_late_fusion_is_the_mean_of_the_scaled_maps() -> None:
     found = head.predict(samples[3])
     expected = sum(found[name].anomaly_map / head.late_scale[name] for name in ("rgb", "xyz")) / 2
     torch.testing.assert_close(found["late"].anomaly_map, expected)
+
+
+def test_both_modalities_weigh_alike_in_the_concatenation() -> None:
+    sample = make_features(seed=0)
+    head = NearestNeighbor(NearestNeighborConfig(bank_rows=1), *dims(sample))
+    head.fit([sample], seed=3)
+    queries, cells = patches(sample)
+    columns = {"rgb": queries[:, :3], "xyz": queries[:, 3:], "concat": queries}
+    squares = {name: nearest_distance(columns[name], bank).square() for name, bank in head.banks.items()}
+    torch.testing.assert_close(squares["concat"], squares["rgb"] + squares["xyz"])
+    (kept,) = squares["concat"].eq(0).nonzero().flatten()
+    for name, feature_map in zip(("rgb", "xyz"), sample.on_grid(7)[:2], strict=True):
+        rows = feature_map[:, cells].T
+        torch.testing.assert_close(squares[name], (rows - rows[kept]).square().sum(dim=1) / rows.shape[1])
+
+
+def test_map_is_cut_to_the_object_before_the_blur() -> None:
+    samples = [make_features(seed=s) for s in range(3)]
+    maps = {}
+    for sigma_px in (0.1, 2.0):
+        head = NearestNeighbor(NearestNeighborConfig(blur_sigma_px=sigma_px), *dims(samples[0]))
+        head.fit(samples[:2], seed=0)
+        maps[sigma_px] = head.predict(samples[2], ("rgb",))["rgb"].anomaly_map
+    assert maps[0.1][~samples[2].foreground].eq(0).all() and maps[0.1][samples[2].foreground].gt(0).all()
+    torch.testing.assert_close(maps[2.0], gaussian_blur(maps[0.1], 2.0))
+    assert maps[2.0][~samples[2].foreground].max() > 0
+
+
+def test_late_scale_is_the_mean_distance_from_whole_held_out_samples_to_the_others() -> None:
+    samples = [make_features(seed=s) for s in range(10)]
+    head = NearestNeighbor(NearestNeighborConfig(bank_rows=5), *dims(samples[0]))
+    head.fit(samples, seed=0)
+    rows = [patches(sample)[0] for sample in samples]
+    held_out, others = torch.cat([rows[0], rows[8]]), torch.cat([*rows[1:8], rows[9]])
+    for name, columns in {"rgb": slice(0, 3), "xyz": slice(3, 8)}.items():
+        expected = torch.cdist(held_out[:, columns].double(), others[:, columns].double()).min(dim=1).values.mean()
+        assert head.late_scale[name] == pytest.approx(float(expected), rel=1e-5)
+    assert head.late_scale["rgb"] != pytest.approx(head.late_scale["xyz"], rel=0.01)
+
+
+def test_late_scale_of_a_single_sample_is_one() -> None:
+    sample = make_features(seed=0)
+    head = NearestNeighbor(NearestNeighborConfig(), *dims(sample))
+    head.fit([sample], seed=0)
+    assert head.late_scale == {"rgb": 1.0, "xyz": 1.0}
 
 
 def test_bank_draw_depends_on_the_seed_alone() -> None:

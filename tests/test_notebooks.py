@@ -92,12 +92,18 @@ def test_opening_with_a_slip_or_an_unknown_profile_fails(renderer: pytest.Monkey
         open_notebook(FINE["no injected cell"], "dmeo")
 
 
+def test_book_figure_without_a_text_is_refused() -> None:
+    with pytest.raises(InputError, match="no text for those who cannot see it"):
+        notebooks.BookRenderer().to_mimebundle(go.Figure().to_dict())
+
+
 def test_book_figures_load_nothing_and_carry_no_copy_of_plotly(tmp_path: Path) -> None:
-    figure = go.Figure(go.Scatter3d(x=[0, 1], y=[0, 1], z=[2, 3], mode="markers"))
+    figure = go.Figure(go.Scatter3d(x=[0, 1], y=[0, 1], z=[2, 3], mode="markers"), {"meta": {"alt": 'a "line"'}})
     bundle = notebooks.BookRenderer().to_mimebundle(figure.to_dict())
     assert bundle.keys() == {"text/html"}
     html = bundle["text/html"]
     assert "plotly-graph-div" in html and "Plotly.newPlot" in html
+    assert 'role="img" aria-label="a &quot;line&quot;"' in html
     assert len(html) < 20_000, "a copy of plotly.js has megabytes"
     page = tmp_path / "page.html"
     page.write_text(html)

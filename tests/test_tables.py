@@ -157,3 +157,24 @@ def test_every_method_of_the_demo_has_a_label_of_its_own() -> None:
     pairs = [(spec.name, variant) for spec in basic for variant in spec.variants]
     assert set(pairs) <= tables.LABELS.keys() and {("cfm", name) for name in CFM_VARIANTS} <= tables.LABELS.keys()
     assert len(set(tables.LABELS.values())) == len(tables.LABELS)
+
+
+def test_variants_of_one_experiment_share_its_cost_and_records_name_their_source() -> None:
+    versions = {"torch": "2", "numpy": "2", "scipy": "1"}
+    made = [
+        {
+            "key": {"method": "cfm", "category": category, "variant": variant, "seed": 0},
+            "run": {
+                "fit_seconds": seconds, "predict_seconds": 1.0, "peak_memory_mb": 100.0,
+                "commit": commit, "cpu": "c", "versions": versions,
+            },
+        }
+        for category, seconds, commit in (("a", 2.0, "x"), ("b", 4.0, "y"))
+        for variant in ("product", "sum")
+    ]  # fmt: skip
+    costs = tables.cost_table(made)
+    assert costs.loc["cfm"].to_dict() == {
+        "fit_seconds": 3.0, "predict_seconds": 1.0, "peak_memory_mb": 100.0, "experiments": 2,
+    }  # fmt: skip
+    sources = tables.record_sources(made)
+    assert sources["commit"].tolist() == ["x", "y"] and sources["records"].tolist() == [2, 2]

@@ -1,0 +1,85 @@
+"""Bad input on every command line: one line on standard error and exit status 2, never a traceback."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib.config import project_root
+from lib.errors import InputError, run_command_line
+
+SCRIPTS = project_root() / "data_scripts"
+CATEGORY_LINE = "InputError: category of profile demo 'nope' is unknown; choose one of biscuit, ring, cord, sweet"
+PROFILE_LINE = "InputError: profile 'nope' is unknown; choose one of "
+EXPERIMENT = ("--method", "cfm", "--category", "nope", "--seed", "0")
+BAD_INPUT = [
+    ("extract_features", ("--category", "nope"), CATEGORY_LINE),
+    ("run_experiment", EXPERIMENT, CATEGORY_LINE),
+    ("run_experiment", ("--profile", "nope", *EXPERIMENT), PROFILE_LINE),
+    ("make_overview", ("--profile", "nope", "--output", "nope.png"), PROFILE_LINE),
+    ("expected_numbers", ("--profile", "nope"), PROFILE_LINE),
+    ("study", ("--profile", "nope"), PROFILE_LINE),
+    ("ablations", ("remake", "--profile", "nope"), PROFILE_LINE),
+    ("ablations", ("check", "--number", "0"), "InputError: --number 0 would check nothing; give 1 or more"),
+    (
+        "calibrate_synth3d",
+        ("--seeds", "1000"),
+        "InputError: --seeds [1000]: others are kept for reported data; use 0 to",
+    ),
+    ("run_notebook", ("nope.ipynb", "out.ipynb"), "InputError: notebook nope.ipynb does not exist; notebooks lie in"),
+]
+NO_BAD_INPUT = {"make_env", "check_site", "pack_site"}  # nothing that they call raises InputError
+
+
+def refused(message: str) -> int:
+    raise InputError(message)
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1), (3, 3)])
+def test_status_is_what_main_returns(capsys: pytest.CaptureFixture[str], returned: int | None, status: int) -> None:
+    assert run_command_line(lambda: returned) == status
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bad_input_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(lambda: refused("a.yaml lacks seeds; add them")) == 2
+    assert capsys.readouterr() == ("", "InputError: a.yaml lacks seeds; add them\n")
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command_line(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(("script", "given", "line"), BAD_INPUT, ids=lambda part: part if isinstance(part, str) else "")
+def test_bad_input_of_each_script_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    script: str,
+    given: tuple[str, ...],
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *given])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (2, "", 1) and err.startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_script_is_among_those_tested() -> None:
+    elsewhere = {"make_synth3d"}  # tests/test_synth3d.py
+    names = {path.stem for path in SCRIPTS.glob("*.py")}
+    assert names == {script for script, _, _ in BAD_INPUT} | elsewhere | NO_BAD_INPUT
+
+
+def test_bad_input_ends_the_process_in_one_line() -> None:
+    command = [sys.executable, SCRIPTS / "run_experiment.py", *EXPERIMENT]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", f"{CATEGORY_LINE}\n")
