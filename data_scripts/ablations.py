@@ -36,6 +36,8 @@ def remake(profile: Profile) -> None:
 def check(profile: Profile, number: int, draw_seed: int | None) -> int:
     """Number of differences between stored records and fresh computations of `number` experiments."""
     planned = planned_ablations(profile)
+    if not planned:
+        raise InputError(f"profile {profile.name} plans no ablations; there is nothing to check")
     drawn = np.random.default_rng(draw_seed).permutation(len(planned))[:number]
     found = []
     for index in tqdm(drawn, desc="checking records"):

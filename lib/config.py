@@ -235,10 +235,13 @@ class Profile:
         return category
 
 
-def as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+def as_tuple(name: str, value: Any, kind: type = str) -> tuple[Any, ...]:
     """The entries of a YAML list; `InputError` for an empty one, or a bare word, whose letters would pass for them."""
     if not isinstance(value, list | tuple) or not value:
         raise InputError(f"{name} is {value!r}; write a list with at least one entry, such as [{value or 'entry'}]")
+    if wrong := [entry for entry in value if type(entry) is not kind or (kind is int and entry < 0)]:
+        asked = "whole numbers of 0 or more" if kind is int else "names"
+        raise InputError(f"{name} holds {wrong[0]!r}; write {asked}")
     return tuple(value)
 
 
@@ -259,7 +262,7 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     categories = as_tuple(f"categories of method {name}", entry.get("categories", defaults["categories"]))
     for category in categories:
         check_choice(f"category of method {name}", category, tuple(defaults["categories"]))
-    seeds = as_tuple(f"seeds of method {name}", entry.get("seeds", defaults.get("seeds", (0,))))
+    seeds = as_tuple(f"seeds of method {name}", entry.get("seeds", defaults.get("seeds", (0,))), int)
     return MethodSpec(name, config, categories, seeds, variants, ablation)
 
 
@@ -296,9 +299,13 @@ def parse_profile(name: str, raw: dict[str, Any]) -> Profile:
         raise InputError(f"profile {name} lacks {', '.join(missing)}; add them to profiles/{name}.yaml")
     for key in ("categories", "chapters", "seeds"):
         if key in raw:
-            as_tuple(f"{key} of profile {name}", raw[key])
-    if not isinstance(raw["methods"], dict):
-        raise InputError(f"methods of profile {name} is {raw['methods']!r}; write one `name: {{instance: ...}}` a line")
+            as_tuple(f"{key} of profile {name}", raw[key], int if key == "seeds" else str)
+    for key in ("methods", "ablations"):
+        if not isinstance(raw.get(key) or {}, dict) or (key == "methods" and not raw[key]):
+            raise InputError(f"{key} of profile {name} is {raw[key]!r}; write one `name: {{instance: ...}}` a line")
+    for key in ("dataset", "data_root", "extractor"):
+        if not isinstance(raw[key], str):
+            raise InputError(f"{key} of profile {name} is {raw[key]!r}; write a name")
     methods = {key: read_method(key, entry, raw, ablation=False) for key, entry in raw["methods"].items()}
     for key, entry in (raw.get("ablations") or {}).items():
         if key in methods:

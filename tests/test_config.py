@@ -253,3 +253,21 @@ def test_embedded_dataset_needs_no_folder_and_ignores_the_variable(
     monkeypatch.setenv(config.DATA_ROOT_VARIABLE, str(tmp_path))
     made: Profile = parse_profile("made", {**RAW, "dataset": "synth3d", "data_seed": 0, "data_root": "runs/made/data"})
     assert data_root(made) == project_root() / "runs" / "made" / "data"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ["a"]}, "seeds of profile made holds 'a'; write whole numbers"),
+        ({"seeds": [-1]}, "holds -1; write whole numbers"),
+        ({"seeds": [1.5]}, "holds 1.5; write whole numbers"),
+        ({"categories": [1]}, "categories of profile made holds 1; write names"),
+        ({"extractor": None}, "extractor of profile made is None; write a name"),
+        ({"data_root": None}, "data_root of profile made is None; write a name"),
+        ({"ablations": ["a"]}, "ablations of profile made is \\['a'\\]; write one"),
+    ],
+)
+def test_entries_of_the_wrong_kind_are_one_line(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_profile("made", RAW | change)
+    assert "\n" not in str(caught.value)

@@ -217,7 +217,9 @@ class TestTurnableCloud:
 
     def test_is_the_same_for_the_same_numbers(self) -> None:
         cloud, foreground = made_cloud()
-        first, second = (figures.turnable_cloud(cloud, foreground, cloud[2], "a cloud", "m").to_json() for _ in range(2))
+        first, second = (
+            figures.turnable_cloud(cloud, foreground, cloud[2], "a cloud", "m").to_json() for _ in range(2)
+        )
         assert first == second
 
 
