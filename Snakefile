@@ -88,6 +88,7 @@ if PROFILE.dataset == "synth3d":
             root=PROFILE.data_root,
             seed=PROFILE.data_seed,
         threads: PROFILE.threads
+        priority: 3
         shell:
             "python data_scripts/make_synth3d.py --root {params.root} --seed {params.seed}"
             " --category {wildcards.category} > {log} 2>&1"
@@ -103,6 +104,7 @@ rule features:
     params:
         settings=str(FEATURE_SETTINGS),
     threads: PROFILE.threads
+    priority: 2  # the rest waits for features
     shell:
         "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category} > {log} 2>&1"
 
@@ -122,6 +124,7 @@ for spec in BASIC:
             method=spec.name,
             settings=str([spec.config, spec.ablation, PROFILE.standardize, PROFILE.threads, PROFILE.device]),
         threads: PROFILE.threads
+        priority: 1 if spec.name == "nearest_neighbor" else 0  # the longest first, so that cores end together
         shell:
             "python data_scripts/run_experiment.py --profile {PROFILE.name} --method {params.method}"
             " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"

@@ -9,8 +9,12 @@ from lib.config import BlindConfig, NearestNeighborConfig
 from lib.grids import gaussian_blur
 from lib.heads import memory_bank
 from lib.heads.blind import Blind
-from lib.heads.memory_bank import NearestNeighbor, fill_cells, nearest_distance, patches
+from lib.heads.memory_bank import NearestNeighbor, fill_cells, nearest_distances, patches
 from tests.factories import make_features
+
+
+def nearest(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+    return nearest_distances(queries, bank, {"all": slice(None)}, ("all",))["all"]
 
 
 def test_nearest_distance_matches_the_double_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,12 +23,16 @@ def test_nearest_distance_matches_the_double_loop(monkeypatch: pytest.MonkeyPatc
     generator = torch.Generator().manual_seed(0)
     queries, bank = torch.randn(300, 5, generator=generator), torch.randn(31, 5, generator=generator)
     slow = torch.stack([min((query - row).norm() for row in bank) for query in queries])
-    torch.testing.assert_close(nearest_distance(queries, bank), slow)
+    torch.testing.assert_close(nearest(queries, bank), slow)
+    parts = {"rgb": slice(0, 2), "xyz": slice(2, 5)}
+    found = nearest_distances(queries, bank, parts, ("xyz", "concat"))
+    torch.testing.assert_close(found["concat"], slow)
+    torch.testing.assert_close(found["xyz"], nearest(queries[:, 2:], bank[:, 2:]))
 
 
 def test_a_query_in_the_bank_is_at_distance_zero_even_far_from_the_origin() -> None:
     bank = torch.randn(13, 3, generator=torch.Generator().manual_seed(1)) + 1000
-    assert nearest_distance(bank, bank).eq(0).all()
+    assert nearest(bank, bank).eq(0).all()
 
 
 def test_training_sample_with_the_whole_bank_scores_zero() -> None:
@@ -41,7 +49,8 @@ def test_modalities_see_only_their_own_columns() -> None:
     head = NearestNeighbor(NearestNeighborConfig(bank_rows=None), *dims(samples[0]))
     head.fit(samples, seed=0)
     queries, _ = patches(samples[0])
-    assert head.banks["rgb"].shape[1] + head.banks["xyz"].shape[1] == head.banks["concat"].shape[1] == queries.shape[1]
+    widths = [len(range(*cut.indices(head.bank.shape[1]))) for cut in head.parts.values()]
+    assert sum(widths) == head.bank.shape[1] == queries.shape[1]
     changed = make_features(seed=0, xyz_offset=3.0)
     before, after = head.predict(samples[0]), head.predict(changed)
     assert torch.equal(before["rgb"].anomaly_map, after["rgb"].anomaly_map)
@@ -62,8 +71,8 @@ def test_both_modalities_weigh_alike_in_the_concatenation() -> None:
     head = NearestNeighbor(NearestNeighborConfig(bank_rows=1), *dims(sample))
     head.fit([sample], seed=3)
     queries, cells = patches(sample)
-    columns = {"rgb": queries[:, :3], "xyz": queries[:, 3:], "concat": queries}
-    squares = {name: nearest_distance(columns[name], bank).square() for name, bank in head.banks.items()}
+    found = nearest_distances(queries, head.bank, head.parts, ("rgb", "xyz", "concat"))
+    squares = {name: distances.square() for name, distances in found.items()}
     torch.testing.assert_close(squares["concat"], squares["rgb"] + squares["xyz"])
     (kept,) = squares["concat"].eq(0).nonzero().flatten()
     for name, feature_map in zip(("rgb", "xyz"), sample.on_grid(7)[:2], strict=True):
@@ -108,7 +117,7 @@ def test_bank_draw_depends_on_the_seed_alone() -> None:
     for seed in (5, 5, 6):
         head = NearestNeighbor(NearestNeighborConfig(bank_rows=11), *dims(samples[0]))
         head.fit(samples, seed=seed)
-        banks.append(head.banks["concat"])
+        banks.append(head.bank)
     assert torch.equal(banks[0], banks[1]) and not torch.equal(banks[0], banks[2])
 
 

@@ -5,7 +5,7 @@ Letters: M bank rows, Q query patches, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,35 +18,47 @@ from lib.heads import Prediction
 
 QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 256, 4096  # a block of distances, 4 MB, stays in the processor's cache
 HELD_OUT_STEP = 8  # of the training samples that set the scales of the late fusion
-SINGLE_BANKS = ("rgb", "xyz", "concat")
+WHOLE = "concat"
 
 
-def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:
-    """Euclidean distance of each query to its nearest bank row.
+def nearest_distances(
+    queries: Tensor, bank: Tensor, parts: Mapping[str, slice], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Euclidean distance of each query to its nearest bank row, by single parts of the columns and by all of them.
 
     The nearest row is found block by block by the expanded square |q|^2 - 2 q.b + |b|^2 about the bank's mean, which
-    is quick; its distance is then recomputed from the difference, which is exact where the expansion cancels.
+    is quick, and whose value for all columns is the sum of those of the parts. Its distance is then recomputed from
+    the difference, which is exact where the expansion cancels.
 
     Args:
         queries: (Q, C) float32.
         bank: (M, C) float32, M >= 1.
+        parts: columns of each part; together they cover every column once.
+        names: which parts to search, and `WHOLE` for all columns.
 
     Returns:
-        (Q,) float32.
+        (Q,) float32 by name.
     """
     mean = bank.mean(dim=0)
-    queries_about_mean = queries - mean
-    best = queries.new_full((len(queries),), torch.inf)
-    nearest = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    centered = queries - mean
+    best = {name: queries.new_full((len(queries),), torch.inf) for name in names}
+    nearest = {name: torch.zeros(len(queries), dtype=torch.int64, device=queries.device) for name in names}
     for start in range(0, len(bank), BANK_ROWS_PER_BLOCK):
-        columns = (bank[start : start + BANK_ROWS_PER_BLOCK] - mean).T.contiguous()
-        half_norms = columns.square().sum(dim=0) / 2
+        block = bank[start : start + BANK_ROWS_PER_BLOCK] - mean
+        columns = {part: block[:, cut].T.contiguous() for part, cut in parts.items()}
+        half_norms = {part: values.square().sum(dim=0) / 2 for part, values in columns.items()}
         for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_PER_BLOCK):
-            values, columns_found = row_minimum(torch.addmm(half_norms, queries_about_mean[rows], columns, alpha=-1))
-            better = rows[values < best[rows]]
-            best[better] = values[better - rows[0]]
-            nearest[better] = columns_found[better - rows[0]] + start
-    return torch.linalg.vector_norm(queries - bank[nearest], dim=1)
+            halves = {
+                part: torch.addmm(half_norms[part], centered[rows, cut], columns[part], alpha=-1)
+                for part, cut in parts.items()
+            }
+            for name in names:
+                values, found = row_minimum(sum(halves.values()) if name == WHOLE else halves[name])
+                better = values < best[name][rows]
+                best[name][rows[better]] = values[better]
+                nearest[name][rows[better]] = found[better] + start
+    cuts = {name: parts.get(name, slice(None)) for name in names}
+    return {name: torch.linalg.vector_norm((queries - bank[nearest[name]])[:, cuts[name]], dim=1) for name in names}
 
 
 def row_minimum(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,14 +93,13 @@ class NearestNeighbor:
 
     def __init__(self, config: NearestNeighborConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
         self.config = config
-        self.rgb_dim = rgb_dim
-        self.xyz_dim = xyz_dim
+        self.parts = {"rgb": slice(0, rgb_dim), "xyz": slice(rgb_dim, rgb_dim + xyz_dim)}
         self.device = torch.device(device)
-        self.banks: dict[str, Tensor] = {}
+        self.bank = torch.empty(0, rgb_dim + xyz_dim)
         self.late_scale: dict[str, float] = {}
 
     def fit(self, features: Sequence[Features], seed: int, progress: bool = False) -> dict[str, list[float]]:
-        """Fill the banks with normal patches; nothing is learnt, so the history is empty.
+        """Fill the bank with normal patches; nothing is learnt, so the history is empty.
 
         Args:
             features: normal training samples.
@@ -100,13 +111,9 @@ class NearestNeighbor:
         rows = torch.cat(by_sample)
         if self.config.bank_rows is not None and self.config.bank_rows < len(rows):
             rows = rows[torch.randperm(len(rows), generator=generator)[: self.config.bank_rows]]
-        rows = rows.to(self.device)
-        self.banks = {name: self._columns(rows, name).contiguous() for name in SINGLE_BANKS}
+        self.bank = rows.to(self.device)
         self._scale_late_fusion(by_sample)
         return {}
-
-    def _columns(self, rows: Tensor, modality: str) -> Tensor:
-        return {"rgb": rows[:, : self.rgb_dim], "xyz": rows[:, self.rgb_dim :], "concat": rows}[modality]
 
     def _scale_late_fusion(self, by_sample: Sequence[Tensor]) -> None:
         """Mean distance of each modality from some training samples to the others, so that the sum weighs both alike.
@@ -114,23 +121,23 @@ class NearestNeighbor:
         Whole samples are held out, every `HELD_OUT_STEP`-th: patches of one image overlap, so an image in the bank
         would lie too near to itself. A single training sample leaves both scales at 1.
         """
-        self.late_scale = {"rgb": 1.0, "xyz": 1.0}
+        self.late_scale = dict.fromkeys(self.parts, 1.0)
         if len(by_sample) == 1:
             return
         held_out = torch.cat(by_sample[::HELD_OUT_STEP]).to(self.device)
         others = torch.cat([rows for index, rows in enumerate(by_sample) if index % HELD_OUT_STEP]).to(self.device)
-        for name in self.late_scale:
-            distances = nearest_distance(self._columns(held_out, name), self._columns(others, name))
-            self.late_scale[name] = float(distances.mean())
+        distances = nearest_distances(held_out, others, self.parts, tuple(self.parts))
+        self.late_scale = {name: float(values.mean()) for name, values in distances.items()}
 
     def predict(self, sample: Features, variants: Sequence[str] = MODALITIES) -> dict[str, Prediction]:
         """Predictions of one sample for several modalities; the late fusion adds the two scaled single maps."""
         queries, cells = patches(sample)
         queries = queries.to(self.device)
-        singles = {name for name in SINGLE_BANKS if name in variants or (name != "concat" and "late" in variants)}
-        distances = {name: nearest_distance(self._columns(queries, name), self.banks[name]) for name in singles}
+        needed = [name for name in variants if name != "late"]
+        needed += [name for name in self.parts if "late" in variants and name not in needed]
+        distances = nearest_distances(queries, self.bank, self.parts, needed)
         if "late" in variants:
-            distances["late"] = sum(distances[name] / self.late_scale[name] for name in ("rgb", "xyz")) / 2
+            distances["late"] = sum(distances[name] / self.late_scale[name] for name in self.parts) / 2
         return {name: self._prediction(distances[name].cpu(), cells, sample) for name in variants}
 
     def _prediction(self, distances: Tensor, cells: Tensor, sample: Features) -> Prediction:
