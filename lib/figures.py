@@ -148,6 +148,7 @@ def pro_curves(
         style = {"marker": "o", "markersize": 3, "linewidth": 1} if name in markers else {"linewidth": 1.3}
         axis.plot(curve.false_positive_rate, curve.per_region_overlap, label=name, **style)
     axis.set(xlim=(0, limit), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="per-region overlap")
+    axis.locator_params(axis="x", nbins=5)
     return axis
 
 
@@ -188,13 +189,13 @@ def turnable_cloud(
     x, y, z = cloud.reshape(3, -1)[:, pixels] * 1000
     marker = {"size": 2.2, "color": point_colors(colors, pixels)}
     if colorbar is not None:
-        marker |= {"colorscale": "Inferno", "colorbar": {"title": colorbar, "thickness": 14}}
+        marker |= {"colorscale": "Inferno", "colorbar": {"title": colorbar, "thickness": 14, "y": 0.45, "len": 0.8}}
     points = go.Scatter3d(
         x=x - x.mean(), y=y.mean() - y, z=z.max() - z, mode="markers", marker=marker, hoverinfo="skip"
     )
     axes = {"showbackground": False, "showgrid": False, "zeroline": False}
     scene = {name: {**axes, "title": f"{name[0]} (mm)"} for name in ("xaxis", "yaxis", "zaxis")}
-    scene |= {"aspectmode": "data", "camera": {"eye": {"x": 0.0, "y": -1.1, "z": 1.1}}}
+    scene |= {"aspectmode": "data", "camera": {"eye": {"x": 0.0, "y": -1.1, "z": 1.6}}}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     return go.Figure(points, go.Layout(scene=scene, height=430, margin=margin, meta={"alt": alt}))
 
