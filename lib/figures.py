@@ -20,7 +20,7 @@ from lib.metrics import PROCurve
 ANOMALY_COLORS = "inferno"
 HEIGHT_COLORS = "viridis"
 MASK_COLOR = "#00E5FF"
-RING_PX = 2  # width of the ring around a defect; its gap to the defect is twice that
+RING_PX = 3  # width of the ring around a defect; its gap to the defect is twice that
 CLOUD_POINTS = 9000  # a page stays under a megabyte and a phone can turn it
 
 
@@ -167,7 +167,7 @@ def interval_plot(intervals: Mapping[str, Interval], xlabel: str, reference: flo
         axis.plot(interval.estimate, row, "o", color=color, markersize=5)
     axis.axvline(reference, color="black", linestyle="--", linewidth=0.8)
     axis.set_yticks(range(len(intervals)), list(intervals))
-    axis.invert_yaxis()
+    axis.set_ylim(len(intervals) - 0.4, -0.6)
     axis.set_xlabel(xlabel)
     return figure
 

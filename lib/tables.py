@@ -130,4 +130,4 @@ def record_sources(records: Sequence[Record]) -> pd.DataFrame:
         {**{name: r["run"][name] for name in facts}, **{name: r["run"]["versions"][name] for name in libraries}}
         for r in records
     ]
-    return pd.DataFrame(rows).value_counts(sort=False).rename("records").reset_index()
+    return pd.DataFrame(rows).value_counts(sort=False).rename("records").reset_index().set_index("commit")

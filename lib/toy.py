@@ -20,7 +20,7 @@ SIDE = 36  # pixels
 TILE = 12  # pixels
 NOISE = 0.06
 COLORS = np.array([[0.9, -0.5, -0.5], [-0.6, 0.6, -0.5], [-0.7, -0.2, 0.9]])  # red, green, blue, minus mid grey
-SECOND_COLORS = np.array([[0.8, 0.5, -0.8], [-0.6, 0.6, -0.5], [-0.7, -0.2, 0.9]])  # kind 0 may also be orange
+SECOND_COLORS = np.array([[0.8, 0.5, -0.8], [-0.6, 0.6, -0.5], [-0.7, -0.2, 0.9]])  # kind 0 may also be yellow
 RELIEFS = np.array([[1.0, 0.2, 0.1], [0.1, 1.0, 0.2], [0.2, 0.1, 1.0]])  # dome, ridge, flat
 STRANGE_COLOR = np.array([0.5, -0.9, 0.6])  # purple, no nominal tile
 STRANGE_RELIEF = np.array([0.7, -0.6, 0.4])
@@ -34,13 +34,13 @@ def toy_board(generator: np.random.Generator, case: str = "nominal", two_colors:
     Args:
         generator: source of the layout and the noise.
         case: one of `CASES`; the tile in the middle is changed unless "nominal".
-        two_colors: tiles of kind 0 are red or orange at random, the one-to-many law.
+        two_colors: tiles of kind 0 are red or yellow at random, the one-to-many law.
     """
     check_choice("toy case", case, CASES)
     kinds = generator.integers(len(COLORS), size=(3, 3))
     kinds[DEFECT_TILE] = generator.integers(1, len(COLORS)) if case != "nominal" else kinds[DEFECT_TILE]
-    orange = generator.random((3, 3)) < (0.5 if two_colors else 0.0)
-    colors = np.where(orange[..., None], SECOND_COLORS[kinds], COLORS[kinds])
+    yellow = generator.random((3, 3)) < (0.5 if two_colors else 0.0)
+    colors = np.where(yellow[..., None], SECOND_COLORS[kinds], COLORS[kinds])
     reliefs = RELIEFS[kinds]
     if case == "color anomaly":
         colors[DEFECT_TILE] = STRANGE_COLOR

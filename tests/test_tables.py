@@ -177,4 +177,4 @@ def test_variants_of_one_experiment_share_its_cost_and_records_name_their_source
         "fit_seconds": 3.0, "predict_seconds": 1.0, "peak_memory_mb": 100.0, "experiments": 2,
     }  # fmt: skip
     sources = tables.record_sources(made)
-    assert sources["commit"].tolist() == ["x", "y"] and sources["records"].tolist() == [2, 2]
+    assert sources.index.tolist() == ["x", "y"] and sources["records"].tolist() == [2, 2]
