@@ -21,6 +21,7 @@ ANOMALY_COLORS = "inferno"
 HEIGHT_COLORS = "viridis"
 MASK_COLOR = "#00E5FF"
 RING_PX = 3  # width of the ring around a defect; its gap to the defect is twice that
+CAMERA = {"eye": {"x": 0.0, "y": -1.15, "z": 1.35}, "projection": {"type": "orthographic"}}
 CLOUD_POINTS = 9000  # a page stays under a megabyte and a phone can turn it
 
 
@@ -194,8 +195,9 @@ def turnable_cloud(
         x=x - x.mean(), y=y.mean() - y, z=z.max() - z, mode="markers", marker=marker, hoverinfo="skip"
     )
     axes = {"showbackground": False, "showgrid": False, "zeroline": False}
-    scene = {name: {**axes, "title": f"{name[0]} (mm)"} for name in ("xaxis", "yaxis", "zaxis")}
-    scene |= {"aspectmode": "data", "camera": {"eye": {"x": 0.0, "y": -1.1, "z": 1.6}}}
+    scene = {name: {**axes, "title": f"{name[0]} (mm)"} for name in ("xaxis", "yaxis")}
+    scene["zaxis"] = {**axes, "title": "", "showticklabels": False}  # too short for readable labels
+    scene |= {"aspectmode": "data", "camera": CAMERA}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     return go.Figure(points, go.Layout(scene=scene, height=430, margin=margin, meta={"alt": alt}))
 
