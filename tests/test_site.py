@@ -37,7 +37,10 @@ PAGE_CELLS = (
     new_markdown_cell("# A page\n\nEquation {eq}`eq-mini` again, and a {term}`bank`."),
     new_code_cell('profile = "demo"', metadata={"tags": ["parameters"]}),
     new_code_cell("from lib.notebooks import open_notebook\n\nchosen = open_notebook(In, profile)"),
-    new_code_cell("import plotly.graph_objects as go\n\ngo.Figure(go.Scatter(x=[1, 2], y=[2, 1]))"),
+    new_code_cell(
+        "import plotly.graph_objects as go\n\n"
+        "go.Figure(go.Scatter(x=[1, 2], y=[2, 1]), {'meta': {'alt': 'A falling line.'}})"
+    ),
     new_code_cell(
         "import matplotlib.pyplot as plt\n\nplt.plot([1, 2], [2, 1]);",
         metadata={"mystnb": {"image": {"alt": "A falling line."}}},
