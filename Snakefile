@@ -154,7 +154,7 @@ rule overview:
     message: "opening figure"
     input:
         code=sources("data_scripts/make_overview.py"),
-        features=expand(f"{WORK}/features/{{category}}/manifest.json", category=PROFILE.categories),
+        features=FEATURES,
         records=[path for category in CFM.categories for path in records(CFM, category, CFM.seeds[0])],
     output: "book/chapters/figures/overview.png",
     log: f"{LOGS}/overview.log",
