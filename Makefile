@@ -15,7 +15,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-gpu ablations check-records serve dist clean
+.PHONY: help env book test test-gpu ablations check-records weights show-features clear-features pretrain serve dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,19 @@ ablations: $(ENV)  ## remake the curated ablation records in results/
 
 check-records: $(ENV)  ## recompute NUMBER=5 curated experiments drawn at random and compare
 	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)
+
+weights: $(ENV)  ## download the papers' weights named in NAMES, or list them all
+	@$(PYTHON) data_scripts/get_weights.py $(or $(NAMES),--list)
+
+show-features: $(ENV)  ## space that the cached features of a profile take
+	@$(PYTHON) data_scripts/feature_cache.py show --profile $(PROFILE)
+
+clear-features: $(ENV)  ## delete the cached features of a profile
+	@$(PYTHON) data_scripts/feature_cache.py clear --profile $(PROFILE)
+
+pretrain: $(ENV)  ## train the embedded networks again, 40 minutes each on one core
+	@$(PYTHON) data_scripts/pretrain.py rgb
+	@$(PYTHON) data_scripts/pretrain.py xyz
 
 serve: $(ENV)  ## show the built site at localhost, PORT=8000
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

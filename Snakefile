@@ -3,10 +3,11 @@
 # Jobs depend on exactly the source files their script imports (lib.sources): a changed figure reruns notebooks,
 # not experiments. Each job's output lands in its log under runs/<profile>/logs.
 import os
+import re
 import sys
 from pathlib import Path
 
-from lib.config import load_profile
+from lib.profiles import load_profile
 from lib.sources import source_closure
 
 ROOT = Path(workflow.basedir)
@@ -16,7 +17,7 @@ LOGS = f"{WORK}/logs"
 CFM = PROFILE.method("cfm")
 BASIC = [spec for spec in PROFILE.methods.values() if not spec.ablation]
 # what data and features depend on, and not, say, the list of chapters
-FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.extractor]
+FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.device]
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["STUDY_PROFILE"] = PROFILE.name
@@ -34,6 +35,11 @@ def records(spec, category, seed):
     return [f"{WORK}/records/{spec.name}/{category}/{variant}-s{seed}.json" for variant in spec.variants]
 
 
+def features(extractor, category):
+    """File that says that a category's features are complete (lib.feature_store.manifest_path)."""
+    return f"{WORK}/features/{extractor.slug}/{category}.json"
+
+
 def book_files(*patterns):
     """Hand-written files of the book that match the patterns."""
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / "book").glob(pattern))
@@ -42,12 +48,13 @@ def book_files(*patterns):
 BASIC_RECORDS = [
     path for spec in BASIC for category in spec.categories for seed in spec.seeds for path in records(spec, category, seed)
 ]
-FEATURES = expand(f"{WORK}/features/{{category}}/manifest.json", category=PROFILE.categories)
+FEATURES = [features(PROFILE.extractor, category) for category in PROFILE.categories]
 CHAPTERS = expand("book/chapters/{stem}.ipynb", stem=PROFILE.chapters)
 
 
 wildcard_constraints:
     category="|".join(PROFILE.categories),
+    extractor="|".join(map(re.escape, PROFILE.extractors)),
     seed=r"\d+",
 
 
@@ -95,18 +102,19 @@ if PROFILE.dataset == "synth3d":
 
 
 rule features:
-    message: "features {wildcards.category}"
+    message: "features {wildcards.category} {wildcards.extractor}"
     input:
         data=f"{PROFILE.data_root}/{{category}}/manifest.json" if PROFILE.dataset == "synth3d" else [],
         code=sources("data_scripts/extract_features.py"),
-    output: f"{WORK}/features/{{category}}/manifest.json",
-    log: f"{LOGS}/features-{{category}}.log",
+    output: f"{WORK}/features/{{extractor}}/{{category}}.json",
+    log: f"{LOGS}/features-{{extractor}}-{{category}}.log",
     params:
-        settings=str(FEATURE_SETTINGS),
+        settings=lambda wildcards: str([*FEATURE_SETTINGS, PROFILE.extractors[wildcards.extractor]]),
     threads: PROFILE.threads
     priority: 2  # the rest waits for features
     shell:
-        "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category} > {log} 2>&1"
+        "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category}"
+        " --extractor {wildcards.extractor} > {log} 2>&1"
 
 
 # one rule per method, because methods differ in the records they write; ablations have `make ablations`
@@ -116,7 +124,7 @@ for spec in BASIC:
         name: f"experiment_{spec.name}"
         message: f"experiment {spec.name} {{wildcards.category}} seed {{wildcards.seed}}"
         input:
-            features=f"{WORK}/features/{{category}}/manifest.json",
+            features=features(spec.extractor, "{category}"),
             code=sources("data_scripts/run_experiment.py"),
         output: records(spec, "{category}", "{seed}"),
         log: f"{LOGS}/{spec.name}-{{category}}-s{{seed}}.log",

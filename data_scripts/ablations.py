@@ -12,9 +12,9 @@ import sys
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.config import Profile, load_profile
 from lib.errors import InputError, run_command_line
 from lib.experiment import recompute, record_differences, results_root
+from lib.profiles import Profile, load_profile
 from lib.records import record_path, write_record
 
 TOLERANCE = 2e-3  # other processors sum in another order; on one machine the records agree exactly

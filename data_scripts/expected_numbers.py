@@ -9,9 +9,9 @@ import argparse
 import json
 import sys
 
-from lib.config import load_profile
 from lib.errors import run_command_line
 from lib.experiment import experiment_records, results_root
+from lib.profiles import load_profile
 from lib.runtime import atomic_path
 from lib.tables import records_frame
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from lib.config import load_profile
 from lib.errors import run_command_line
 from lib.experiment import load_maps
 from lib.feature_store import prepared, sample_files
 from lib.figures import first_of_each, image_grid, relief_picture, rgb_picture
 from lib.notebooks import STYLE
+from lib.profiles import load_profile
 from lib.runtime import atomic_path
 
 DEFECT = "swap"

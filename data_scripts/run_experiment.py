@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lib.config import load_profile
 from lib.errors import run_command_line
 from lib.experiment import run
+from lib.profiles import load_profile
 
 
 def main() -> None:

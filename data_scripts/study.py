@@ -22,8 +22,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from lib.config import load_profile, project_root
+from lib.config import project_root
 from lib.errors import run_command_line
+from lib.profiles import load_profile
 
 RUN_VARIABLE = "STUDY_RUN_ROOT"  # marks every process of a run, so that a later run finds those left over
 TAIL_LINES = 20

@@ -1,6 +1,6 @@
-"""Organised point clouds in NumPy: valid pixels, supporting plane, components, 3-NN interpolation weights.
+"""Organised point clouds in NumPy: valid pixels, supporting plane, components.
 
-Letters: H, W pixels; N points; G groups; T hypotheses. An organised cloud is (H, W, 3) float32 in metres and
+Letters: H, W pixels; N points; T hypotheses. An organised cloud is (H, W, 3) float32 in metres and
 (0, 0, 0) means that the sensor returned nothing at that pixel. No function here changes its arguments.
 """
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from sklearn.cluster import DBSCAN
 
 from lib.config import check_choice
@@ -21,7 +20,6 @@ VALID_RULES = ("any", "all")
 RANSAC_CONFIDENCE = 0.99999999  # Open3D's default: stop early once a better plane is this unlikely
 RANSAC_CHUNK = 50  # hypotheses scored at once: 13 MB of distances for the border of an 800 x 800 cloud
 MIN_SPREAD_RATIO = 1e-10  # middle over largest eigenvalue under which a sample is a line and spans no plane
-INTERPOLATION_EPSILON_M2 = 1e-8  # added to squared distances (released code, point features)
 
 
 def valid_mask(cloud: np.ndarray, rule: str = "any") -> np.ndarray:
@@ -194,31 +192,3 @@ def largest_component_dbscan(mask: np.ndarray, cloud: np.ndarray, eps_m: float, 
         names, counts = np.unique(labels, return_counts=True)
         component[pixel_index[labels == names[counts.argmax()]]] = True
     return component.reshape(mask.shape)
-
-
-def three_nearest(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Three nearest centers of each point, (N, 3) int64, and their weights, (N, 3) float32, which sum to 1.
-
-    Weights are 1 / (squared distance in m^2 + 1e-8), normalised (released code). Distances are exact: float64
-    on coordinates centred on the centers, where the released code's expanded square in float32 loses digits
-    and can go negative. With fewer than three centers the nearest one fills the row with weight 0.
-
-    Args:
-        points: (N, 3) float32, metres.
-        centers: (G, 3) float32, metres, G >= 1.
-
-    Raises:
-        InputError: no centers.
-    """
-    if len(centers) == 0:
-        raise InputError("centers: none given; three_nearest needs at least one group center")
-    centers = centers.astype(np.float64)
-    origin = centers.mean(axis=0)
-    found = min(3, len(centers))
-    ranks = list(range(1, found + 1))  # a list keeps the second axis when found is 1
-    distance_m, index = cKDTree(centers - origin).query(points.astype(np.float64) - origin, k=ranks)
-    neighbors = np.repeat(index[:, :1], 3, axis=1).astype(np.int64)
-    neighbors[:, :found] = index
-    weights = np.zeros((len(points), 3))
-    weights[:, :found] = 1.0 / (distance_m**2 + INTERPOLATION_EPSILON_M2)
-    return neighbors, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

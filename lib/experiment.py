@@ -20,16 +20,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import (
-    CFM_VARIANTS,
-    BlindConfig,
-    CFMConfig,
-    MethodSpec,
-    NearestNeighborConfig,
-    Profile,
-    check_choice,
-    project_root,
-)
+from lib.config import CFM_VARIANTS, BlindConfig, CFMConfig, NearestNeighborConfig, check_choice, project_root
 from lib.errors import InputError
 from lib.feature_store import category_features, dataset_name, ensure_data, feature_settings, lock_path
 from lib.features import Features
@@ -38,6 +29,7 @@ from lib.heads.blind import Blind
 from lib.heads.cfm import CFM
 from lib.heads.memory_bank import NearestNeighbor
 from lib.metrics import evaluate, evaluate_by_defect
+from lib.profiles import MethodSpec, Profile
 from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
 from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
@@ -122,7 +114,7 @@ def results_root(profile: Profile) -> Path:
 
 def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category: str) -> dict[str, Any]:
     """`config` and `inputs` of a record: all that its numbers depend on but seed and variant."""
-    settings = feature_settings(profile, root, category)
+    settings = feature_settings(profile, root, category, spec.extractor)
     config = {
         "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
         "extractor": settings["extractor"],
@@ -140,9 +132,10 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
     return {"config": config, "inputs": inputs}
 
 
-def variant_settings(config: Any, variant: str) -> dict[str, Any]:
-    """What a variant's name stands for, spelled out for the record."""
-    return dataclasses.asdict(CFM_VARIANTS[variant]) if isinstance(config, CFMConfig) else {"name": variant}
+def variant_config(identity: dict[str, Any], spec: MethodSpec, variant: str) -> dict[str, Any]:
+    """`config` of one variant's record: the experiment's, and what the variant's name stands for."""
+    is_cfm = isinstance(spec.config, CFMConfig)
+    return {**identity["config"], "variant": dataclasses.asdict(CFM_VARIANTS[variant]) if is_cfm else {"name": variant}}
 
 
 def matching_records(
@@ -161,8 +154,7 @@ def matching_records(
             return {}
         record = read_record(path)
         same_inputs = all(record["inputs"].get(k) == v for k, v in identity["inputs"].items() if k not in ignored)
-        wanted = {**identity["config"], "variant": variant_settings(spec.config, variant)}
-        if record["config"] != wanted or not same_inputs:
+        if record["config"] != variant_config(identity, spec, variant) or not same_inputs:
             return {}
         found[variant] = record
     return found
@@ -173,8 +165,8 @@ def compute(
 ) -> dict[str, dict[str, Any]]:
     """Train, predict, measure and store; see `run`."""
     torch.set_num_threads(profile.threads)
-    train = category_features(profile, category, "train", progress)
-    test = category_features(profile, category, "test", progress)
+    train = category_features(profile, category, "train", spec.extractor, progress)
+    test = category_features(profile, category, "test", spec.extractor, progress)
     started = time.perf_counter()
     head = make_head(spec.config, train[0], profile.device)
     history = head.fit(train, seed, progress)
@@ -187,7 +179,7 @@ def compute(
     for variant in spec.variants:
         key = {"profile": profile.name, "method": spec.name, "category": category, "variant": variant, "seed": seed}
         measured = measure(test, [prediction[variant] for prediction in predictions])
-        settled = {**identity, "config": {**identity["config"], "variant": variant_settings(spec.config, variant)}}
+        settled = {**identity, "config": variant_config(identity, spec, variant)}
         records[variant] = {"schema": SCHEMA, "key": key, **settled, **measured, "history": history, "run": run_facts}
     maps_file = maps_path(profile, spec.name, category, seed)
     maps_file.unlink(missing_ok=True)  # maps last: old ones never stand beside new records, however a run ends

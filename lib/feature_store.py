@@ -14,10 +14,11 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from lib import preparation
-from lib.config import Profile, check_choice, data_root, project_root
+from lib.config import ExtractorSpec, check_choice, project_root
 from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
-from lib.extractors import get_extractor
+from lib.extractors import extractor_settings, get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
+from lib.profiles import Profile, data_root
 from lib.runtime import atomic_path
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
@@ -71,40 +72,83 @@ def preparation_config(profile: Profile) -> preparation.PreparationConfig:
     return getattr(preparation, profile.preparation)
 
 
-def feature_settings(profile: Profile, root: Path, category: str) -> dict[str, Any]:
+def feature_settings(profile: Profile, root: Path, category: str, spec: ExtractorSpec) -> dict[str, Any]:
     """Everything the features of a category depend on, in the types that JSON gives back."""
     settings = {
         "data": data_fingerprint(root, category),
-        "extractor": {"name": profile.extractor, **dataclasses.asdict(get_extractor(profile.extractor).config)},
+        "extractor": extractor_settings(spec),
         "preparation": dataclasses.asdict(preparation_config(profile)),
         "code": code_fingerprint("lib.feature_store", project_root()),
     }
     return json.loads(json.dumps(settings))
 
 
-def extract_features(profile: Profile, category: str, progress: bool = False) -> Path:
+def features_root(profile: Profile) -> Path:
+    """Folder of the cached features of every extractor, category and preparation of a profile."""
+    return profile.work_dir / "features"
+
+
+def cache_folder(profile: Profile, spec: ExtractorSpec, settings: dict[str, Any], category: str) -> Path:
+    """Folder of one category's features, apart for each extractor, weights file and preparation.
+
+    Changed data or code make what is there stale instead: its `settings.json` tells.
+    """
+    keyed = json.dumps([settings["extractor"], settings["preparation"]], sort_keys=True)
+    return features_root(profile) / spec.slug / hashlib.sha256(keyed.encode()).hexdigest()[:12] / category
+
+
+def manifest_path(profile: Profile, spec: ExtractorSpec, category: str) -> Path:
+    """File that says that a category's features are complete, and with which settings."""
+    return features_root(profile) / spec.slug / f"{category}.json"
+
+
+def extract_features(
+    profile: Profile, category: str, spec: ExtractorSpec | None = None, progress: bool = False
+) -> Path:
     """Folder with the features of every sample of a category; what is there and current is kept.
 
+    Safe beside a second writer, which waits, and after a kill: every file is whole or absent.
+
     Args:
-        profile: names data, preparation and extractor.
+        profile: names data and preparation.
         category: one of the profile's categories.
+        spec: the extractor; the profile's unless given.
         progress: show a bar over samples.
     """
+    spec = spec or profile.extractor
     root = ensure_data(profile, category, progress)
-    folder = profile.work_dir / "features" / category
-    settings = feature_settings(profile, root, category)
-    with FileLock(lock_path(profile, f"features-{category}")):
+    settings = feature_settings(profile, root, category, spec)
+    folder, manifest = cache_folder(profile, spec, settings, category), manifest_path(profile, spec, category)
+    with FileLock(lock_path(profile, f"features-{spec.slug}-{category}")):
         if stored_json(folder / "settings.json") != settings:
             shutil.rmtree(folder, ignore_errors=True)
             write_json(folder / "settings.json", settings)
         files = [entry for split in SPLITS for entry in list_samples(root, category, split)]
         missing = [entry for entry in files if not features_path(folder, entry).is_file()]
-        extractor = get_extractor(profile.extractor)
-        for entry in tqdm(missing, desc=f"features {category}", disable=not (progress and missing)):
-            save_features(features_path(folder, entry), extractor(prepared(profile, entry)))
-        if missing or stored_json(folder / "manifest.json") != settings:
-            write_json(folder / "manifest.json", settings)
+        if missing:
+            manifest.unlink(missing_ok=True)  # it speaks of complete features only
+            extractor = get_extractor(spec, profile.device)
+            for entry in tqdm(missing, desc=f"features {category} {spec.slug}", disable=not progress):
+                save_features(features_path(folder, entry), extractor(prepared(profile, entry)))
+        if missing or stored_json(manifest) != settings:
+            write_json(manifest, settings)
     return folder
+
+
+def cache_sizes(profile: Profile) -> dict[str, tuple[int, int]]:
+    """Number of samples and bytes on disk of each extractor's cached features, by the extractor's slug."""
+    sizes = {}
+    for folder in sorted(path for path in features_root(profile).glob("*") if path.is_dir()):
+        files = [path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")]
+        sizes[folder.name] = (len(files), sum(path.stat().st_size for path in files))
+    return sizes
+
+
+def clear_cache(profile: Profile) -> int:
+    """Delete every cached feature of a profile; bytes freed. Records and maps stay."""
+    freed = sum(size for _, size in cache_sizes(profile).values())
+    shutil.rmtree(features_root(profile), ignore_errors=True)
+    return freed
 
 
 def features_path(folder: Path, files: SampleFiles) -> Path:
@@ -126,9 +170,16 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def category_features(profile: Profile, category: str, split: str, progress: bool = False) -> list[Features]:
-    """Features of every sample of a split in file order, standardized on the training foreground if so set."""
-    folder = extract_features(profile, category, progress)
+def category_features(
+    profile: Profile, category: str, split: str, spec: ExtractorSpec | None = None, progress: bool = False
+) -> list[Features]:
+    """Features of every sample of a split in file order, standardized on the training foreground if so set.
+
+    Args:
+        profile, category, spec, progress: as for `extract_features`.
+        split: "train", "validation" or "test".
+    """
+    folder = extract_features(profile, category, spec, progress)
     features = read_split(folder, split)
     if not profile.standardize:
         return features

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from lib.clouds import organised_points, three_nearest, valid_mask
+from lib.clouds import organised_points, valid_mask
 from lib.errors import InputError
 from lib.grids import bilinear_resize
+from lib.neighbors import three_nearest
 from lib.runtime import atomic_path
 from lib.sampling import bilinear_corners, column_statistics, pixel_cells
 
@@ -146,7 +147,7 @@ def build_features(sample: Sample, rgb_tokens: Tensor, xyz_tokens: Tensor, cente
     """
     cloud, usable = object_cloud(sample)
     points, pixel_index = organised_points(cloud, usable)
-    neighbors, weights = three_nearest(points, centers.numpy())
+    neighbors, weights = interpolation(points, centers.numpy())
     return Features(
         rgb_tokens=rgb_tokens,
         xyz_tokens=xyz_tokens,
@@ -159,6 +160,21 @@ def build_features(sample: Sample, rgb_tokens: Tensor, xyz_tokens: Tensor, cente
         label=sample.label,
         gt_mask=sample.gt_mask,
     )
+
+
+def interpolation(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Three centers of each point, (N, 3) int64, and their weights, (N, 3) float32: see `lib.neighbors.three_nearest`.
+
+    Where every point has its own token, as with FPFH, there is nothing to interpolate: it takes that one alone.
+
+    Args:
+        points: (N, 3) float32, metres.
+        centers: (G, 3) float32, metres.
+    """
+    if not np.array_equal(points, centers):
+        return three_nearest(points, centers)
+    own = np.repeat(np.arange(len(points))[:, None], 3, axis=1)
+    return own, np.tile(np.array([1, 0, 0], dtype=np.float32), (len(points), 1))
 
 
 def object_cloud(sample: Sample) -> tuple[np.ndarray, np.ndarray]:

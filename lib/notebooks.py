@@ -17,9 +17,10 @@ import torch
 from IPython.display import HTML, display
 from plotly.io._base_renderers import MimetypeRenderer
 
-from lib.config import Profile, load_profile, project_root
+from lib.config import project_root
 from lib.errors import InputError
 from lib.feature_store import dataset_name
+from lib.profiles import Profile, load_profile
 from lib.runtime import cpu_name, git_commit, package_versions
 
 RENDERER_VARIABLE = "STUDY_RENDERER"  # "book" while the site is built; JupyterLab keeps Plotly's own choice
@@ -108,7 +109,7 @@ def provenance(profile: Profile) -> pd.DataFrame:
     facts = {
         "profile": profile.name,
         "dataset": dataset_name(profile),
-        "extractor": profile.extractor,
+        "extractor": profile.extractor.slug,
         "seeds": ", ".join(map(str, profile.seeds)),
         "threads per job": profile.threads,
         "processor": cpu_name(),

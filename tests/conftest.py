@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib import feature_store
-from lib.config import DATA_ROOT_VARIABLE
+from lib.profiles import DATA_ROOT_VARIABLE
 from tests.fixture_study import CATEGORY, FixtureProfile, copied_study, study_in, write_data
 
 

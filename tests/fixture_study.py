@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lib.config import BLIND, CFMConfig, MethodSpec, Profile
+from lib.config import BLIND, CFMConfig, ExtractorSpec
+from lib.profiles import MethodSpec, Profile
 from tests.fixtures_mvtec import write_category
 
 CATEGORY = "dome"
+HANDCRAFTED = ExtractorSpec("handcrafted", "handcrafted")
 TINY_CFM = CFMConfig(hidden_dim=8, num_epochs=2, batch_size=2, pixels_per_image=61)
 VARIANTS = ("product", "product-released")
 METHODS = {
-    "cfm": MethodSpec("cfm", TINY_CFM, (CATEGORY,), (0, 1), VARIANTS),
-    "blind": MethodSpec("blind", BLIND, (CATEGORY,), (0,), ("outline",)),
-    "cfm_ablation": MethodSpec("cfm_ablation", TINY_CFM, (CATEGORY,), (0,), ("product",), ablation=True),
+    "cfm": MethodSpec("cfm", TINY_CFM, (CATEGORY,), (0, 1), VARIANTS, HANDCRAFTED),
+    "blind": MethodSpec("blind", BLIND, (CATEGORY,), (0,), ("outline",), HANDCRAFTED),
+    "cfm_ablation": MethodSpec("cfm_ablation", TINY_CFM, (CATEGORY,), (0,), ("product",), HANDCRAFTED, ablation=True),
 }
 
 
@@ -33,7 +35,7 @@ def study_in(folder: Path | str) -> FixtureProfile:
         dataset="fixture",
         data_root=str(Path(folder) / "data"),
         categories=(CATEGORY,),
-        extractor="handcrafted",
+        extractor=HANDCRAFTED,
         methods=METHODS,
         chapters=(),
     )

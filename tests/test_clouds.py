@@ -1,4 +1,4 @@
-"""Organised clouds against hand-made planes, flood fill and brute-force neighbors."""
+"""Organised clouds against hand-made planes and flood fill."""
 
 from __future__ import annotations
 
@@ -189,52 +189,3 @@ def test_dbscan_noise_competes_as_if_it_were_a_cluster():
     component = clouds.largest_component_dbscan(mask, cloud, 0.006, 30)
     assert component.sum() == 54
     assert not component[:7, :7].any()
-
-
-def brute_force_three_nearest(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points, centers = points.astype(np.float64), centers.astype(np.float64)
-    rows, weights = [], []
-    for point in points:
-        squared = [float(((point - center) ** 2).sum()) for center in centers]
-        nearest = sorted(range(len(centers)), key=squared.__getitem__)[:3]
-        inverse = [1 / (squared[index] + 1e-8) for index in nearest]
-        rows.append(nearest)
-        weights.append([value / sum(inverse) for value in inverse])
-    return np.array(rows), np.array(weights)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 999), num_centers=st.integers(3, 23))
-def test_three_nearest_equals_brute_force_far_from_the_origin(seed, num_centers):
-    generator = np.random.default_rng(seed)
-    points = generator.normal((0.1, -0.1, 0.5), 0.02, size=(37, 3)).astype(np.float32)
-    centers = points[generator.permutation(37)[:num_centers]]
-    neighbors, weights = clouds.three_nearest(points, centers)
-    expected_neighbors, expected_weights = brute_force_three_nearest(points, centers)
-    np.testing.assert_array_equal(neighbors, expected_neighbors)
-    np.testing.assert_allclose(weights, expected_weights, rtol=1e-6)
-    assert neighbors.dtype == np.int64
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
-
-
-def test_three_nearest_where_the_expanded_square_in_float32_fails():
-    steps = np.arange(200, dtype=np.float32) * np.float32(4e-4)  # 0.4 mm apart, half a metre away
-    points = np.stack([steps, steps[::-1], np.full(200, 0.5, np.float32)], axis=1)
-    neighbors, _ = clouds.three_nearest(points, points)
-    np.testing.assert_array_equal(neighbors[:, 0], np.arange(200))
-
-
-@pytest.mark.parametrize(("num_centers", "expected"), [(1, [1, 0, 0]), (2, [0.8, 0.2, 0])])
-def test_three_nearest_with_fewer_than_three_centers(num_centers, expected):
-    points = np.array([[1, 0, 0]], dtype=np.float32)
-    centers = np.array([[0, 0, 0], [3, 0, 0]], dtype=np.float32)[:num_centers]
-    neighbors, weights = clouds.three_nearest(points, centers)
-    np.testing.assert_allclose(weights, [expected], atol=1e-6)
-    assert neighbors.shape == (1, 3)
-    assert neighbors.max() < num_centers
-
-
-def test_three_nearest_needs_a_center():
-    with pytest.raises(InputError, match="centers: none given"):
-        clouds.three_nearest(np.zeros((4, 3), np.float32), np.zeros((0, 3), np.float32))

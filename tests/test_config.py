@@ -1,202 +1,20 @@
-"""Settings and profiles: the demo profile, and one clear line for every word that is not known."""
+"""Settings: the papers' values, and one clear line for every value that cannot work."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from lib import config
-from lib.config import (
-    BLIND,
-    CFM_DEMO,
-    CFM_PAPER,
-    CFM_RELEASED,
-    CFM_VARIANTS,
-    CFMConfig,
-    Profile,
-    Scoring,
-    data_root,
-    load_profile,
-    parse_profile,
-    project_root,
-    resolve,
-)
+from lib.config import CFM_DEMO, CFM_PAPER, CFM_RELEASED, CFM_VARIANTS, CFMConfig, ExtractorSpec, Scoring, resolve
 from lib.errors import InputError
-from tests.fixture_study import study_in
-
-RAW = {
-    "dataset": "fixture",
-    "data_root": "data",
-    "categories": ["dome", "rope"],
-    "extractor": "handcrafted",
-    "seeds": [3, 5],
-    "methods": {"cfm": {"instance": "CFM_DEMO"}, "blind": {"instance": "BLIND", "seeds": [0]}},
-    "chapters": ["01_first"],
-}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """`RAW` with one entry replaced or added; the path's words are separated by dots."""
-    raw = copy.deepcopy(RAW)
-    *parents, last = path.split(".")
-    place = raw
-    for word in parents:
-        place = place[word]
-    place[last] = value
-    return raw
-
-
-def one_line(raised: pytest.ExceptionInfo[InputError]) -> str:
-    """The message, which must be a single line."""
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-@pytest.mark.parametrize("name", config.profile_names())
-def test_every_profile_of_the_project_parses(name: str) -> None:
-    profile = load_profile(name)
-    assert profile.name == name
-    for spec in profile.methods.values():
-        assert set(spec.categories) <= set(profile.categories) and spec.seeds and spec.variants
-
-
-def test_demo_profile() -> None:
-    demo = load_profile("demo")
-    assert (demo.dataset, demo.extractor, demo.threads, demo.device) == ("synth3d", "handcrafted", 1, "cpu")
-    assert demo.categories == ("biscuit", "ring", "cord", "sweet")
-    assert demo.method("cfm").config == CFM_DEMO and demo.method("cfm").seeds == demo.seeds
-    assert demo.method("cfm").variants == tuple(CFM_VARIANTS)
-    assert demo.method("nearest_neighbor").variants == ("rgb", "xyz", "late", "concat")
-    assert demo.method("cfm_pixels_all").config == dataclasses.replace(CFM_DEMO, pixels_per_image=None)
-    assert {name for name, spec in demo.methods.items() if spec.ablation} >= {"cfm_pixels_64", "cfm_pixels_all"}
-    assert demo.work_dir == project_root() / "runs" / "demo"
 
 
 def test_papers_and_released_settings() -> None:
     assert CFMConfig(None, 1e-3, 250, 4, None, "constant") == CFM_PAPER
     assert dataclasses.replace(CFM_RELEASED, num_epochs=250) == CFM_PAPER and CFM_RELEASED.num_epochs == 50
     assert Scoring() == CFM_VARIANTS["product"] == Scoring("product", "gaussian", 4.0, "paper")
-
-
-def test_methods_take_what_they_do_not_name_from_the_profile() -> None:
-    profile = parse_profile("made", RAW)
-    assert profile.method("cfm").categories == ("dome", "rope") and profile.method("cfm").seeds == (3, 5)
-    assert profile.method("blind").seeds == (0,) and profile.method("blind").config == BLIND
-    assert profile.standardize and profile.threads == 1 and profile.data_seed is None
-
-
-def test_method_can_narrow_and_override() -> None:
-    entry = {"instance": "CFM_DEMO", "overrides": {"pixels_per_image": None, "num_epochs": 7}}
-    entry |= {"categories": ["rope"], "seeds": [9], "variants": ["psi_2d"]}
-    spec = parse_profile("made", {**RAW, "ablations": {"short": entry}}).method("short")
-    assert spec.config == dataclasses.replace(CFM_DEMO, pixels_per_image=None, num_epochs=7)
-    assert (spec.categories, spec.seeds, spec.variants, spec.ablation) == (("rope",), (9,), ("psi_2d",), True)
-
-
-BAD_PROFILES = [
-    ("datset", "x", r"key of profile made 'datset' is unknown; choose one of dataset, data_root, categories"),
-    ("methods.cfm.sed", [0], r"key of method cfm 'sed' is unknown; choose one of instance, overrides"),
-    ("methods.cfm.instance", "CFM_DEM", r"settings instance 'CFM_DEM' is unknown; choose one of CFM_PAPER, CFM_REL"),
-    ("methods.cfm.overrides", {"epochs": 3}, r"override of CFM_DEMO 'epochs' is unknown; choose one of hidden_dim"),
-    ("methods.cfm.overrides", {"num_epochs": 0}, r"num_epochs is 0; give a whole number of at least 1"),
-    ("methods.cfm.overrides", {"schedule": "cosine"}, r"schedule 'cosine' is unknown; choose one of constant"),
-    ("methods.cfm.variants", ["rgb"], r"variant of method cfm 'rgb' is unknown; choose one of product, sum"),
-    ("methods.cfm.categories", ["bagel"], r"category of method cfm 'bagel' is unknown; choose one of dome, rope"),
-    ("methods.cfm", {"seeds": [1]}, r"method cfm names no instance; add one of CFM_PAPER"),
-    ("ablations", {"cfm": {"instance": "CFM_DEMO"}}, r"has cfm under both methods and ablations; rename one"),
-    (
-        "categories",
-        "dome",
-        r"categories of profile made is 'dome'; write a list with at least one entry, such as \[dome\]$",
-    ),
-    ("seeds", 4, r"seeds of profile made is 4; write a list with at least one entry, such as \[4\]$"),
-    ("methods.cfm.variants", "product", r"variants of method cfm is 'product'; write a list"),
-]
-
-
-BAD_VALUES = [
-    ("methods", None, r"methods of profile made is None; write one `name: "),
-    ("methods.cfm", None, r"method cfm is None; write a mapping such as {instance: CFM_DEMO}$"),
-    ("ablations", {"short": None}, r"method short is None; write a mapping"),
-    (
-        "methods.cfm.overrides",
-        {"num_epochs": "30"},
-        r"CFMConfig\.num_epochs is '30'; give a whole number of at least 1",
-    ),
-    ("methods.cfm.overrides", {"num_epochs": 2.5}, r"num_epochs is 2\.5; give a whole number of at least 1"),
-    ("methods.cfm.overrides", {"num_epochs": True}, r"num_epochs is True; give a whole number of at least 1"),
-    ("methods.cfm.overrides", {"batch_size": -1}, r"batch_size is -1; give a whole number of at least 1"),
-    ("methods.cfm.overrides", {"hidden_dim": 0}, r"hidden_dim is 0; give a whole number of at least 1"),
-    ("methods.cfm.overrides", {"pixels_per_image": -1}, r"pixels_per_image is -1; give a whole number of at least 1"),
-    ("methods.cfm.overrides", yaml.safe_load("learning_rate: 1e-3"), r"learning_rate is '1e-3'; .* with a point as in"),
-    ("methods.cfm.overrides", {"learning_rate": -1}, r"learning_rate is -1; give a positive number"),
-    ("methods.near", {"instance": "NEAREST_NEIGHBOR", "overrides": {"bank_rows": 0}}, r"bank_rows is 0; give a whole"),
-    (
-        "methods.near",
-        {"instance": "NEAREST_NEIGHBOR", "overrides": {"blur_sigma_px": 0}},
-        r"blur_sigma_px is 0; give a",
-    ),
-    ("threads", 0, r"threads is 0; give a whole number of at least 1"),
-    ("threads", "two", r"threads is 'two'; give a whole number of at least 1"),
-    ("device", "gpu", r"device of profile made 'gpu' is unknown; choose one of cpu, cuda$"),
-    ("standardize", "false", r"standardize of profile made is 'false'; write true or false$"),
-    ("seeds", [], r"seeds of profile made is \[\]; write a list with at least one entry"),
-    ("methods.cfm.seeds", [], r"seeds of method cfm is \[\]; write a list with at least one entry"),
-    ("methods.cfm.variants", [], r"variants of method cfm is \[\]; write a list with at least one entry"),
-    ("methods.cfm.categories", None, r"categories of method cfm is None; write a list with at least one entry"),
-    ("dataset", "synth3d", r"data_seed of profile made is None; synth3d needs a whole number$"),
-]
-
-
-@pytest.mark.parametrize(("path", "value", "message"), BAD_PROFILES + BAD_VALUES)
-def test_unknown_words_of_a_profile_are_one_line_that_lists_the_known(path: str, value: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message) as raised:
-        parse_profile("made", changed(path, value))
-    one_line(raised)
-
-
-@pytest.mark.parametrize("data_seed", [-1, 1.5, "7"])
-def test_embedded_dataset_needs_a_whole_seed(data_seed: Any) -> None:
-    with pytest.raises(InputError, match=f"data_seed of profile made is {data_seed!r}; synth3d needs a whole number"):
-        parse_profile("made", {**RAW, "dataset": "synth3d", "data_seed": data_seed})
-
-
-def test_missing_keys_are_named() -> None:
-    raw = {key: value for key, value in RAW.items() if key not in ("dataset", "chapters")}
-    with pytest.raises(InputError, match=r"profile made lacks dataset, chapters; add them to profiles/made\.yaml"):
-        parse_profile("made", raw)
-
-
-def test_unknown_profile_lists_the_files() -> None:
-    with pytest.raises(InputError, match=r"profile 'dmeo' is unknown; choose one of .*demo") as raised:
-        load_profile("dmeo")
-    one_line(raised)
-
-
-@pytest.mark.parametrize(("text", "message"), [("a: [1", "is not YAML"), ("", "holds no settings"), ("word", "holds")])
-def test_broken_profile_file_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
-) -> None:
-    (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "mine.yaml").write_text(text)
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
-    with pytest.raises(InputError, match=rf"mine\.yaml {message}") as raised:
-        load_profile("mine")
-    one_line(raised)
-
-
-def test_unknown_method_and_category_list_the_known() -> None:
-    profile = parse_profile("made", RAW)
-    with pytest.raises(InputError, match=r"method of profile made 'patchcore' is unknown; choose one of cfm, blind$"):
-        profile.method("patchcore")
-    with pytest.raises(InputError, match=r"category of profile made 'bagel' is unknown; choose one of dome, rope$"):
-        profile.check_category("bagel")
-    assert profile.check_category("rope") == "rope"
 
 
 @pytest.mark.parametrize("settings", [{"aggregation": "mean"}, {"blur": "median"}, {"score_rule": "mine"}])
@@ -211,63 +29,30 @@ def test_resolve_leaves_the_named_instance_alone() -> None:
     assert resolve("CFM_DEMO", {}) is not None and CFM_DEMO.num_epochs == 30
 
 
-@pytest.fixture
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Three existing dataset folders; the variable is unset."""
-    monkeypatch.delenv(config.DATA_ROOT_VARIABLE, raising=False)
-    made = {name: tmp_path / name for name in ("argument", "variable", "data")}
-    for path in made.values():
-        path.mkdir()
-    return made
-
-
-def test_data_root_is_argument_then_variable_then_profile(
-    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile = study_in(tmp_path)
-    assert data_root(profile) == roots["data"]
-    monkeypatch.setenv(config.DATA_ROOT_VARIABLE, str(roots["variable"]))
-    assert data_root(profile) == roots["variable"]
-    assert data_root(profile, roots["argument"]) == roots["argument"]
-
-
-def test_relative_data_root_starts_at_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(config.DATA_ROOT_VARIABLE, raising=False)
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
-    (tmp_path / "data").mkdir()
-    assert data_root(parse_profile("made", RAW)) == tmp_path / "data"
-
-
-def test_missing_dataset_names_all_three_remedies(roots: dict[str, Path], tmp_path: Path) -> None:
-    profile = dataclasses.replace(study_in(tmp_path), data_root=str(tmp_path / "nowhere"))
-    with pytest.raises(InputError) as raised:
-        data_root(profile)
-    line = one_line(raised)
-    for part in (str(tmp_path / "nowhere"), "give data_root", config.DATA_ROOT_VARIABLE, "profiles/fixture.yaml"):
-        assert part in line
-
-
-def test_embedded_dataset_needs_no_folder_and_ignores_the_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(config.DATA_ROOT_VARIABLE, str(tmp_path))
-    made: Profile = parse_profile("made", {**RAW, "dataset": "synth3d", "data_seed": 0, "data_root": "runs/made/data"})
-    assert data_root(made) == project_root() / "runs" / "made" / "data"
+@pytest.mark.parametrize(
+    ("changes", "slug"),
+    [
+        ({}, "vit+point"),
+        ({"num_blocks": 4}, "vit+point-4blocks"),
+        ({"mode": "released"}, "vit+point-released"),
+        ({"num_blocks": 8, "mode": "released", "weights": "random", "init_seed": 2}, "vit+point-8blocks-released-random2"),
+    ],
+)
+def test_slug_of_an_extractor_tells_its_settings(changes: dict[str, Any], slug: str) -> None:
+    assert ExtractorSpec("vit", "point", **changes).slug == slug
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        ({"seeds": ["a"]}, "seeds of profile made holds 'a'; write whole numbers"),
-        ({"seeds": [-1]}, "holds -1; write whole numbers"),
-        ({"seeds": [1.5]}, "holds 1.5; write whole numbers"),
-        ({"categories": [1]}, "categories of profile made holds 1; write names"),
-        ({"extractor": None}, "extractor of profile made is None; write a name"),
-        ({"data_root": None}, "data_root of profile made is None; write a name"),
-        ({"ablations": ["a"]}, "ablations of profile made is \\['a'\\]; write one"),
+        ({"rgb": None}, "rgb is None; write a name"),
+        ({"num_blocks": 0}, "num_blocks is 0; give a whole number of at least 1"),
+        ({"mode": "train"}, "extractor mode 'train' is unknown; choose one of eval, released"),
+        ({"weights": "imagenet"}, "extractor weights 'imagenet' is unknown; choose one of registry, random"),
+        ({"weights": "random", "init_seed": -1}, "init_seed is -1; give a whole number"),
+        ({"init_seed": 1}, "init_seed has no effect without weights: random"),
     ],
 )
-def test_entries_of_the_wrong_kind_are_one_line(change: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        parse_profile("made", RAW | change)
-    assert "\n" not in str(caught.value)
+def test_extractor_settings_that_cannot_work_are_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ExtractorSpec(**{"rgb": "vit", "xyz": "point", **changes})

@@ -17,27 +17,20 @@ import pytest
 import torch
 
 from lib import experiment
-from lib.config import (
-    BLIND,
-    CFM_VARIANTS,
-    DATA_ROOT_VARIABLE,
-    CFMConfig,
-    NearestNeighborConfig,
-    Scoring,
-    project_root,
-)
+from lib.config import BLIND, CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring, project_root
 from lib.errors import InputError
-from lib.extractors import get_extractor
-from lib.feature_store import category_features, read_split
+from lib.extractors import extractor_settings
+from lib.feature_store import category_features, extract_features, read_split
 from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
 from lib.heads.memory_bank import NearestNeighbor
 from lib.metrics import evaluate
 from lib.pixel_metrics import aupro, pixel_auroc, pro_curve
+from lib.profiles import DATA_ROOT_VARIABLE
 from lib.records import comparable, differences, read_record, record_path, write_record
 from tests.factories import make_features
-from tests.fixture_study import CATEGORY, METHODS, VARIANTS, FixtureProfile, copied_study
+from tests.fixture_study import CATEGORY, HANDCRAFTED, METHODS, VARIANTS, FixtureProfile, copied_study
 
 Records = dict[str, dict[str, Any]]
 
@@ -142,9 +135,8 @@ class TestRecord:
             "profile": "fixture", "method": "cfm", "category": CATEGORY, "variant": "product", "seed": 0,
         }  # fmt: skip
         assert record["config"]["method"] == {"type": "CFMConfig", **dataclasses.asdict(METHODS["cfm"].config)}
-        settings = dataclasses.asdict(get_extractor("handcrafted").config)
-        assert record["config"]["extractor"] == json.loads(json.dumps({"name": "handcrafted", **settings}))
-        assert settings and record["config"]["standardize"] is True
+        assert record["config"]["extractor"] == json.loads(json.dumps(extractor_settings(HANDCRAFTED)))
+        assert record["config"]["standardize"] is True
         assert record["config"]["variant"] == {
             "aggregation": "product", "blur": "gaussian", "blur_sigma_px": 4.0, "score_rule": "paper",
         }  # fmt: skip
@@ -265,7 +257,7 @@ def test_killed_run_goes_on_to_the_same_record(finished: FixtureProfile, script:
     assert len([path for path in finished.work_dir.rglob(".*") if path.name.endswith(left)]) == 1
     records = experiment.run(finished, "cfm", CATEGORY, 0)
     assert without_run(records) == without_run(expected) == without_run(stored(finished))
-    features = finished.work_dir / "features" / CATEGORY
+    features = extract_features(finished, CATEGORY)
     assert [len(read_split(features, split)) for split in ("train", "validation", "test")] == [3, 1, 3]
 
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from lib import feature_store
+from lib.config import ExtractorSpec
 from lib.data import SPLITS
 from lib.errors import InputError
 from lib.extractors import get_extractor
 from lib.features import Features, Standardizer, load_features
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_RELEASED
 from lib.synth3d import SYNTH3D_VERSION
-from tests.fixture_study import CATEGORY, FixtureProfile
+from tests.fixture_study import CATEGORY, HANDCRAFTED, FixtureProfile
 
 NUM_SAMPLES = 7
 
@@ -28,20 +29,31 @@ NUM_SAMPLES = 7
 def extracted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the samples that the extractor is called for."""
     seen: list[str] = []
-    real = get_extractor("handcrafted")
+    real = get_extractor(HANDCRAFTED)
 
     def extractor(sample: Any) -> Features:
         seen.append(sample.sample_id)
         return real(sample)
 
-    extractor.config = real.config
-    monkeypatch.setattr(feature_store, "get_extractor", lambda name: extractor)
+    monkeypatch.setattr(feature_store, "get_extractor", lambda spec, device: extractor)
     return seen
+
+
+def settings_of(study: FixtureProfile) -> dict[str, Any]:
+    return feature_store.feature_settings(study, Path(study.data_root), CATEGORY, study.extractor)
+
+
+def cache_of(study: FixtureProfile) -> Path:
+    return feature_store.cache_folder(study, study.extractor, settings_of(study), CATEGORY)
+
+
+def manifest_of(study: FixtureProfile) -> Path:
+    return feature_store.manifest_path(study, study.extractor, CATEGORY)
 
 
 def feature_files(study: FixtureProfile) -> dict[str, bytes]:
     """Content of every stored features file by sample id."""
-    folder = study.work_dir / "features" / CATEGORY
+    folder = cache_of(study)
     paths = sorted(folder.rglob("*.safetensors"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path.read_bytes() for path in paths}
 
@@ -83,7 +95,7 @@ def test_features_are_standardized_on_the_training_set_if_so_set(study: FixtureP
 
 def test_nothing_is_extracted_twice(study: FixtureProfile, extracted: list[str]) -> None:
     before = feature_files(study)
-    manifest = study.work_dir / "features" / CATEGORY / "manifest.json"
+    manifest = manifest_of(study)
     written = manifest.stat().st_mtime_ns
     feature_store.extract_features(study, CATEGORY)
     assert extracted == [] and feature_files(study) == before
@@ -92,25 +104,25 @@ def test_nothing_is_extracted_twice(study: FixtureProfile, extracted: list[str])
 
 def test_interrupted_extraction_goes_on_with_the_missing_samples(study: FixtureProfile, extracted: list[str]) -> None:
     before = feature_files(study)
-    folder = study.work_dir / "features" / CATEGORY
-    (folder / "manifest.json").unlink()
+    folder = cache_of(study)
+    manifest_of(study).unlink()
     missing = ["test/hole/000", "train/good/001"]
     for name in missing:
         (folder / f"{name}.safetensors").unlink()
     feature_store.extract_features(study, CATEGORY)
     assert sorted(extracted) == missing and feature_files(study) == before
-    assert (folder / "manifest.json").is_file()
+    assert manifest_of(study).is_file()
 
 
 def test_deleted_features_of_a_finished_category_come_back(study: FixtureProfile, extracted: list[str]) -> None:
     before = feature_files(study)
-    (study.work_dir / "features" / CATEGORY / "train/good/001.safetensors").unlink()
+    (cache_of(study) / "train/good/001.safetensors").unlink()
     assert len(feature_store.category_features(study, CATEGORY, "train")) == 3
     assert extracted == ["train/good/001"] and feature_files(study) == before
 
 
 def test_broken_features_file_is_named_and_its_advice_helps(study: FixtureProfile) -> None:
-    path = study.work_dir / "features" / CATEGORY / "test/hole/000.safetensors"
+    path = cache_of(study) / "test/hole/000.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"hole/000\.safetensors is not a whole features file .*delete it"):
@@ -121,7 +133,7 @@ def test_broken_features_file_is_named_and_its_advice_helps(study: FixtureProfil
 
 
 def test_half_written_file_of_a_killed_writer_is_never_read(study: FixtureProfile) -> None:
-    folder = study.work_dir / "features" / CATEGORY / "train" / "good"
+    folder = cache_of(study) / "train" / "good"
     (folder / ".000.0badcafe.part.safetensors").write_bytes(b"half")
     shutil.copy(folder / "000.safetensors", folder / ".000.1badcafe.part.safetensors")
     assert len(feature_store.category_features(study, CATEGORY, "train")) == 3
@@ -149,9 +161,9 @@ def changed_code(study: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> Fixt
 def test_everything_is_extracted_again_when_something_behind_it_changes(
     study: FixtureProfile, extracted: list[str], monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    settings = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
+    settings = settings_of(study)
     study = change(study, monkeypatch)
-    after = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
+    after = settings_of(study)
     assert [key for key in settings if settings[key] != after[key]] == [change.__name__.removeprefix("changed_")]
     feature_store.extract_features(study, CATEGORY)
     files = [entry for split in SPLITS for entry in feature_store.sample_files(study, CATEGORY, split)]
@@ -161,7 +173,7 @@ def test_everything_is_extracted_again_when_something_behind_it_changes(
 def test_interruption_under_old_settings_leaves_nothing_to_the_new(
     study: FixtureProfile, extracted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (study.work_dir / "features" / CATEGORY / "manifest.json").unlink()
+    manifest_of(study).unlink()
     feature_store.extract_features(changed_code(study, monkeypatch), CATEGORY)
     assert len(extracted) == NUM_SAMPLES
 
@@ -174,7 +186,7 @@ def test_failing_sample_leaves_no_manifest_and_loses_no_other(
     image.write_bytes(bytes(image.stat().st_size))
     with pytest.raises(InputError, match=r"000\.png"):
         feature_store.extract_features(study, CATEGORY)
-    assert not (study.work_dir / "features" / CATEGORY / "manifest.json").exists()
+    assert not manifest_of(study).exists()
     assert sorted(feature_files(study)) == sorted(extracted) == [f"train/good/00{i}" for i in range(3)]
 
 
@@ -183,8 +195,8 @@ def test_unknown_names_are_one_line_that_lists_the_known(study: FixtureProfile) 
         feature_store.ensure_data(study, "bagel")
     with pytest.raises(InputError, match="preparation of profile fixture 'MINE' is unknown; choose one of PREP"):
         feature_store.preparation_config(dataclasses.replace(study, preparation="MINE"))
-    with pytest.raises(InputError, match=r"extractor 'resnet' is unknown; choose one of .*handcrafted"):
-        feature_store.extract_features(dataclasses.replace(study, extractor="resnet"), CATEGORY)
+    with pytest.raises(InputError, match=r"RGB extractor 'resnet' is unknown; choose one of .*handcrafted"):
+        feature_store.extract_features(study, CATEGORY, ExtractorSpec("resnet", "handcrafted"))
 
 
 def test_preparation_is_the_profiles(study: FixtureProfile) -> None:
@@ -192,7 +204,7 @@ def test_preparation_is_the_profiles(study: FixtureProfile) -> None:
     assert feature_store.preparation_config(changed_preparation(study, None)) == PREPARATION_RELEASED
     (entry,) = feature_store.sample_files(study, CATEGORY, "validation")
     sample = feature_store.prepared(study, entry)
-    stored = load_features(study.work_dir / "features" / CATEGORY / f"{entry.sample_id}.safetensors")
+    stored = load_features(cache_of(study) / f"{entry.sample_id}.safetensors")
     assert torch.equal(sample.foreground, stored.foreground)
 
 
@@ -229,13 +241,41 @@ def test_dataset_is_named_with_all_that_its_data_depend_on(study: FixtureProfile
     assert feature_store.dataset_name(embedded) == f"synth3d {SYNTH3D_VERSION}, seed 4"
 
 
-def test_features_depend_on_the_settings_of_the_extractor(study: FixtureProfile, extracted: list[str]) -> None:
-    extractor = feature_store.get_extractor("handcrafted")
-    settings = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
-    extractor.config = PREPARATION_DEFAULT
-    after = feature_store.feature_settings(study, Path(study.data_root), CATEGORY)
-    assert [key for key in settings if settings[key] != after[key]] == ["extractor"]
-    assert settings["extractor"]["name"] == after["extractor"]["name"] == "handcrafted"
+@pytest.fixture
+def other_spec(monkeypatch: pytest.MonkeyPatch) -> ExtractorSpec:
+    """A second extractor for the same samples: the handcrafted pair under other settings."""
+    settings = feature_store.extractor_settings
+    changed = lambda spec: settings(HANDCRAFTED) | {"note": spec.slug}  # noqa: E731
+    monkeypatch.setattr(feature_store, "extractor_settings", changed)
+    monkeypatch.setattr(feature_store, "get_extractor", lambda spec, device: get_extractor(HANDCRAFTED))
+    return ExtractorSpec("handcrafted", "handcrafted", weights="random")
+
+
+def test_extractors_have_their_own_cache(study: FixtureProfile, other_spec: ExtractorSpec) -> None:
+    first = feature_store.extract_features(study, CATEGORY)
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*.safetensors")}
+    second = feature_store.extract_features(study, CATEGORY, other_spec)
+    assert first != second and len(before) == NUM_SAMPLES
+    assert feature_store.extract_features(study, CATEGORY) == first
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*.safetensors")} == before
+    assert {slug: number for slug, (number, _) in feature_store.cache_sizes(study).items()} == {
+        "handcrafted+handcrafted": 2 * NUM_SAMPLES,  # the fixture's own, and those under the noted settings
+        "handcrafted+handcrafted-random0": NUM_SAMPLES,
+    }
+
+
+def test_settings_hold_both_sides_of_the_extractor(study: FixtureProfile) -> None:
+    settings = settings_of(study)["extractor"]
+    assert settings == json.loads(json.dumps(feature_store.extractor_settings(HANDCRAFTED)))
+    assert (settings["rgb"]["name"], settings["xyz"]["fpfh_radii_m"]) == ("handcrafted", [0.003, 0.006])
+
+
+def test_clearing_the_cache_frees_what_it_showed(study: FixtureProfile) -> None:
+    (_, size), *others = feature_store.cache_sizes(study).values()
+    assert not others and size == sum(len(content) for content in feature_files(study).values()) > 0
+    assert feature_store.clear_cache(study) == size
+    assert feature_store.cache_sizes(study) == {} and feature_store.clear_cache(study) == 0
+    assert len(feature_store.category_features(study, CATEGORY, "train")) == 3
 
 
 def test_embedded_data_are_made_where_they_are_missing(

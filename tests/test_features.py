@@ -244,3 +244,13 @@ def test_a_standardizer_is_rebuilt_from_its_state_and_refuses_other_channels():
         standardizer.apply(made_features(rgb_tokens=torch.zeros(4, 5, 7)))
     with pytest.raises(InputError, match="no training features"):
         Standardizer.fit([])
+
+
+def test_tokens_of_the_points_themselves_are_not_mixed():
+    sample = made_sample()
+    points = sample.cloud[:, sample.foreground].T.contiguous()
+    tokens = torch.randn(len(points), 7, generator=torch.Generator().manual_seed(5))
+    rgb_tokens = torch.zeros(2, 4, 4)
+    assert torch.equal(build_features(sample, rgb_tokens, tokens, points).at_pixels()[1], tokens)
+    moved = build_features(sample, rgb_tokens, tokens, points + 1e-4)
+    assert not torch.allclose(moved.at_pixels()[1], tokens, atol=0.05)

@@ -15,9 +15,9 @@ import torch
 
 from data_scripts.check_site import load_problems, read_page
 from lib import notebooks
-from lib.config import load_profile
 from lib.errors import InputError
 from lib.notebooks import check_parameters, open_notebook, provenance, show_table
+from lib.profiles import load_profile
 from lib.synth3d import SYNTH3D_VERSION
 from tests.fixture_study import study_in
 

@@ -11,9 +11,10 @@ from pandas.testing import assert_frame_equal
 
 from lib import tables
 from lib.bootstrap import Interval
-from lib.config import CFM_VARIANTS, CFMConfig, load_profile
+from lib.config import CFM_VARIANTS, CFMConfig
 from lib.metrics import CFM_NUM_THRESHOLDS
 from lib.pixel_metrics import AUPRO_LIMITS
+from lib.profiles import load_profile
 
 
 def made_metrics(start: float) -> dict[str, Any]:

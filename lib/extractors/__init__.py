@@ -1,50 +1,179 @@
-"""Extractors by name: what turns a prepared sample into `Features`."""
+"""Extractors by name: what turns a prepared sample into `Features`. One for RGB and one for 3D make a pair.
+
+The networks are imported where they are chosen: a study on hand-made features never loads timm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any, Protocol
 
-from lib.config import check_choice
+from torch import Tensor
+
+from lib.config import ExtractorSpec, check_choice
 from lib.data import Sample
-from lib.extractors.handcrafted import HandcraftedExtractor
-from lib.features import Features
+from lib.errors import InputError
+from lib.extractors.handcrafted import HandcraftedRgb, HandcraftedRgbConfig, HandcraftedXyz, HandcraftedXyzConfig
+from lib.extractors.rgb_networks import RGB_NETWORKS, check_timm_name, with_blocks
+from lib.features import Features, build_features
+
+POINT_NETWORKS = ("point_mae", "embedded_point")
 
 
-class Extractor(Protocol):
-    """What every extractor offers.
+class RgbExtractor(Protocol):
+    """One side of a pair: RGB tokens of a prepared sample."""
 
-    Attributes:
-        name: its key in `EXTRACTORS` and in profiles.
-        config: its settings, a dataclass; records keep them.
-    """
-
-    name: str
     config: Any
 
     @property
     def rgb_dim(self) -> int:
-        """Channels of the RGB tokens."""
+        """Channels of the tokens."""
         ...
+
+    def __call__(self, sample: Sample) -> Tensor:
+        """(C2, h, w) float32 tokens of the whole image."""
+        ...
+
+
+class XyzExtractor(Protocol):
+    """The other side: 3D tokens of a prepared sample."""
+
+    config: Any
+
+    @property
+    def xyz_dim(self) -> int:
+        """Channels of the tokens."""
+        ...
+
+    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """(G, C3) float32 tokens and their (G, 3) float32 centers in metres."""
+        ...
+
+
+class Extractor:
+    """A pair of extractors."""
+
+    def __init__(self, rgb: RgbExtractor, xyz: XyzExtractor) -> None:
+        self.rgb, self.xyz = rgb, xyz
+
+    @property
+    def rgb_dim(self) -> int:
+        """Channels of the RGB tokens."""
+        return self.rgb.rgb_dim
 
     @property
     def xyz_dim(self) -> int:
         """Channels of the 3D tokens."""
-        ...
+        return self.xyz.xyz_dim
 
     def __call__(self, sample: Sample) -> Features:
-        """Features of one prepared sample."""
-        ...
+        """Features of one prepared sample.
+
+        Raises:
+            InputError: an extractor cannot read the sample; the line names it.
+        """
+        try:
+            return build_features(sample, self.rgb(sample), *self.xyz(sample))
+        except InputError as error:
+            named = sample.sample_id in str(error)
+            raise error if named else InputError(f"{sample.sample_id}: {error}") from error
 
 
-EXTRACTORS: dict[str, Callable[[], Extractor]] = {HandcraftedExtractor.name: HandcraftedExtractor}
+def get_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
+    """The pair of extractors that `spec` names, ready to be called.
 
-
-def get_extractor(name: str) -> Extractor:
-    """The extractor of that name with its default settings.
+    Args:
+        spec: names and settings of both sides.
+        device: where networks run, "cpu" or "cuda"; features are on the CPU in any case.
 
     Raises:
-        InputError: no extractor has that name; the line lists those that exist.
+        InputError: a name is unknown, a setting applies to neither side, or weights are missing or wrong.
     """
-    check_choice("extractor", name, tuple(EXTRACTORS))
-    return EXTRACTORS[name]()
+    check_spec(spec)
+    return Extractor(_rgb_extractor(spec, device), _xyz_extractor(spec, device))
+
+
+def check_spec(spec: ExtractorSpec) -> None:
+    """Raise `InputError` for an unknown name, and for a setting that neither side would heed."""
+    check_timm_name(spec.rgb)
+    check_choice("RGB extractor", spec.rgb, ("handcrafted", *RGB_NETWORKS))
+    check_choice("3D extractor", spec.xyz, ("handcrafted", "fpfh", *POINT_NETWORKS))
+    point_network = spec.xyz in POINT_NETWORKS
+    network = spec.rgb in RGB_NETWORKS or point_network
+    transformer = has_blocks(spec.rgb) or point_network
+    needs = {
+        "num_blocks": (spec.num_blocks is None or transformer, "a Transformer"),
+        "mode: released": (spec.mode == "eval" or point_network, f"one of {', '.join(POINT_NETWORKS)}"),
+        "weights: random": (spec.weights == "registry" or network, "a network"),
+    }
+    for setting, (holds, what) in needs.items():
+        if not holds:
+            raise InputError(f"extractor {spec.rgb} + {spec.xyz}: {setting} has no effect without {what}; leave it out")
+
+
+def has_blocks(rgb: str) -> bool:
+    """Whether an RGB extractor is a Transformer, which can be cut to its first blocks."""
+    return rgb in RGB_NETWORKS and RGB_NETWORKS[rgb].num_blocks is not None
+
+
+def extractor_settings(spec: ExtractorSpec) -> dict[str, dict[str, Any]]:
+    """Everything but code that a pair's tokens depend on: names, settings and the SHA-256 of weights files.
+
+    Raises:
+        InputError: as for `get_extractor`.
+    """
+    check_spec(spec)
+    sides = {"rgb": (spec.rgb, rgb_config(spec)), "xyz": (spec.xyz, xyz_config(spec))}
+    settings = {side: {"name": name, **dataclasses.asdict(config)} for side, (name, config) in sides.items()}
+    for side in settings.values():
+        if side["name"] in (*RGB_NETWORKS, *POINT_NETWORKS):
+            side["weights"] = weights_of(side["name"], spec)
+    return settings
+
+
+def weights_of(name: str, spec: ExtractorSpec) -> str:
+    """SHA-256 of a network's weights file, or which random values stand in for it."""
+    from lib.extractors.weights import weights_sha256
+
+    return weights_sha256(name) if spec.weights == "registry" else f"random, seed {spec.init_seed}"
+
+
+def rgb_config(spec: ExtractorSpec) -> Any:
+    """Settings of the RGB side."""
+    if spec.rgb == "handcrafted":
+        return HandcraftedRgbConfig()
+    return with_blocks(spec.rgb, spec.num_blocks if has_blocks(spec.rgb) else None)
+
+
+def xyz_config(spec: ExtractorSpec) -> Any:
+    """Settings of the 3D side; the presets of the point network with what `spec` changes."""
+    if spec.xyz == "handcrafted":
+        return HandcraftedXyzConfig()
+    if spec.xyz == "fpfh":
+        from lib.extractors.point_fpfh import FPFHConfig
+
+        return FPFHConfig()
+    from lib.extractors.point_mae import POINT_MAE_PRESETS
+
+    preset = POINT_MAE_PRESETS[spec.xyz, spec.mode]
+    return preset if spec.num_blocks is None else dataclasses.replace(preset, num_blocks=spec.num_blocks)
+
+
+def _rgb_extractor(spec: ExtractorSpec, device: str) -> RgbExtractor:
+    if spec.rgb == "handcrafted":
+        return HandcraftedRgb()
+    from lib.extractors.vit import TimmExtractor
+
+    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.init_seed, device)
+
+
+def _xyz_extractor(spec: ExtractorSpec, device: str) -> XyzExtractor:
+    if spec.xyz == "handcrafted":
+        return HandcraftedXyz()
+    if spec.xyz == "fpfh":
+        from lib.extractors.point_fpfh import PointFPFHExtractor
+
+        return PointFPFHExtractor()
+    from lib.extractors.point_mae import PointMAEExtractor
+
+    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.init_seed, device)

@@ -17,7 +17,7 @@ from lib.data import Sample, denormalize_rgb
 from lib.errors import InputError
 from lib.extractors.fpfh import FPFH_DIM, fpfh
 from lib.extractors.surface import Surface, height_m, local_shape, sample_surface
-from lib.features import Features, build_features, object_cloud
+from lib.features import object_cloud
 
 # Opponent colors: red - green, yellow - blue, intensity; orthonormal (van de Sande et al., TPAMI 2010, eq. 1).
 OPPONENT = (
@@ -30,8 +30,8 @@ MM_PER_M = 1000.0
 
 
 @dataclass(frozen=True)
-class HandcraftedConfig:
-    """Settings of the hand-made pair of extractors (all ours).
+class HandcraftedRgbConfig:
+    """Settings of the hand-made RGB tokens (all ours).
 
     Attributes:
         cell_px: side of a token cell in pixels; 4 makes 56 x 56 cells of 224 px.
@@ -39,9 +39,6 @@ class HandcraftedConfig:
         gradient_windows_cells: odd sides of the windows, in cells, for the orientation histograms (12 and 28 px).
         num_orientations: bins of unsigned gradient orientation over 180 degrees (Dalal and Triggs 2005: 9).
         gradient_noise: intensity change per pixel, of an intensity in [0, sqrt(3)], below which orientation fades out.
-        fpfh_radii_m: radii of the FPFH and of slope, curvature and surface variation, in metres.
-        normal_radius_m: radius of the plane fit behind the normals, in metres.
-        stride_px: every stride_px-th pixel serves as FPFH neighbor; it divides cell_px, or some cells would stay empty.
     """
 
     cell_px: int = 4
@@ -49,16 +46,32 @@ class HandcraftedConfig:
     gradient_windows_cells: tuple[int, ...] = (3, 7)
     num_orientations: int = 9
     gradient_noise: float = 0.01
+
+    def __post_init__(self) -> None:
+        for window in (*self.color_windows_cells, *self.gradient_windows_cells):
+            if window < 1 or window % 2 == 0:
+                raise InputError(f"HandcraftedRgbConfig: window of {window} cells has no middle; give odd numbers")
+
+
+@dataclass(frozen=True)
+class HandcraftedXyzConfig:
+    """Settings of the hand-made 3D tokens (all ours).
+
+    Attributes:
+        cell_px: side in pixels of the cells of which each gives one group center.
+        fpfh_radii_m: radii of the FPFH and of slope, curvature and surface variation, in metres.
+        normal_radius_m: radius of the plane fit behind the normals, in metres.
+        stride_px: every stride_px-th pixel serves as FPFH neighbor; it divides cell_px, or some cells would stay empty.
+    """
+
+    cell_px: int = 4
     fpfh_radii_m: tuple[float, ...] = (0.003, 0.006)
     normal_radius_m: float = 0.002
     stride_px: int = 2
 
     def __post_init__(self) -> None:
-        for window in (*self.color_windows_cells, *self.gradient_windows_cells):
-            if window < 1 or window % 2 == 0:
-                raise InputError(f"HandcraftedConfig: window of {window} cells has no middle; give odd numbers")
         if self.stride_px < 1 or self.cell_px % self.stride_px:
-            raise InputError(f"HandcraftedConfig: stride_px {self.stride_px} must divide cell_px {self.cell_px}")
+            raise InputError(f"HandcraftedXyzConfig: stride_px {self.stride_px} must divide cell_px {self.cell_px}")
 
 
 def cell_means(maps: Tensor, cell_px: int, window_cells: int) -> Tensor:
@@ -73,7 +86,7 @@ def cell_means(maps: Tensor, cell_px: int, window_cells: int) -> Tensor:
     return functional.avg_pool2d(cells, window_cells, stride=1, padding=window_cells // 2, count_include_pad=False)[0]
 
 
-def color_tokens(opponent: Tensor, config: HandcraftedConfig) -> Tensor:
+def color_tokens(opponent: Tensor, config: HandcraftedRgbConfig) -> Tensor:
     """Mean and standard deviation of each opponent color over each window, (6 * windows, h, w) float32.
 
     Args:
@@ -87,7 +100,7 @@ def color_tokens(opponent: Tensor, config: HandcraftedConfig) -> Tensor:
     return torch.cat(tokens).float()
 
 
-def gradient_tokens(intensity: Tensor, config: HandcraftedConfig) -> Tensor:
+def gradient_tokens(intensity: Tensor, config: HandcraftedRgbConfig) -> Tensor:
     """Orientation histogram and mean strength of the gradients in each window, ((B + 1) * windows, h, w) float32.
 
     As in Dalal and Triggs 2005: unsigned orientation, votes by magnitude, shared linearly between the two nearest bins.
@@ -115,7 +128,7 @@ def gradient_tokens(intensity: Tensor, config: HandcraftedConfig) -> Tensor:
     return torch.cat(tokens).float()
 
 
-def rgb_tokens(rgb: Tensor, config: HandcraftedConfig) -> Tensor:
+def rgb_tokens(rgb: Tensor, config: HandcraftedRgbConfig) -> Tensor:
     """Color and gradient tokens of the whole image, background included as in CFM, (C2, h, h) float32.
 
     Args:
@@ -148,7 +161,7 @@ def center_rows(surface: Surface, cell_px: int) -> np.ndarray:
     return order[is_first]
 
 
-def xyz_tokens(cloud: np.ndarray, usable: np.ndarray, config: HandcraftedConfig) -> tuple[Tensor, Tensor]:
+def xyz_tokens(cloud: np.ndarray, usable: np.ndarray, config: HandcraftedXyzConfig) -> tuple[Tensor, Tensor]:
     """3D tokens (G, C3) float32 and their centers (G, 3) float32 in metres, one a cell that holds the object.
 
     Columns: FPFH at each radius; slope (radians), curvature (times the radius), surface variation at each radius;
@@ -171,13 +184,11 @@ def xyz_tokens(cloud: np.ndarray, usable: np.ndarray, config: HandcraftedConfig)
     return torch.from_numpy(tokens.astype(np.float32)), torch.from_numpy(centers.astype(np.float32))
 
 
-class HandcraftedExtractor:
-    """Hand-made features of both modalities: 38 RGB and 73 3D dimensions with the default settings."""
+class HandcraftedRgb:
+    """Hand-made colors and gradients: 38 dimensions on 56 x 56 cells with the default settings."""
 
-    name = "handcrafted"
-
-    def __init__(self, config: HandcraftedConfig | None = None) -> None:
-        self.config = config or HandcraftedConfig()
+    def __init__(self, config: HandcraftedRgbConfig | None = None) -> None:
+        self.config = config or HandcraftedRgbConfig()
 
     @property
     def rgb_dim(self) -> int:
@@ -186,21 +197,22 @@ class HandcraftedExtractor:
             self.config.gradient_windows_cells
         )
 
+    def __call__(self, sample: Sample) -> Tensor:
+        """RGB tokens (C2, h, w) float32 of one prepared sample; see `rgb_tokens`."""
+        return rgb_tokens(sample.rgb, self.config)
+
+
+class HandcraftedXyz:
+    """Hand-made local shape: 73 dimensions with the default settings."""
+
+    def __init__(self, config: HandcraftedXyzConfig | None = None) -> None:
+        self.config = config or HandcraftedXyzConfig()
+
     @property
     def xyz_dim(self) -> int:
         """Channels of the 3D tokens."""
         return (FPFH_DIM + SHAPE_DIM) * len(self.config.fpfh_radii_m) + 1
 
-    def __call__(self, sample: Sample) -> Features:
-        """Features of one prepared sample.
-
-        Raises:
-            InputError: the sample has no foreground, or too few points; the line names it.
-        """
-        cloud, usable = object_cloud(sample)
-        try:
-            tokens, centers = xyz_tokens(cloud, usable, self.config)
-            colors = rgb_tokens(sample.rgb, self.config)
-        except InputError as error:
-            raise InputError(f"{sample.sample_id}: {error}") from error
-        return build_features(sample, colors, tokens, centers)
+    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """3D tokens (G, C3) and centers (G, 3), both float32, of one prepared sample; see `xyz_tokens`."""
+        return xyz_tokens(*object_cloud(sample), self.config)
