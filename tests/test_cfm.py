@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from lib.config import CFM_VARIANTS, CFMConfig, Scoring
 from lib.errors import InputError
 from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
+from lib.heads.released_cfm import DIRECTIONS
 from lib.losses import cosine_distance, unit_distance
 from tests.factories import make_features
 
 CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")
 NUM_PIXELS = 19 * 19  # of the object in `make_features`
-REFERENCE_NAMES = {"rgb_to_xyz": "CFM_2Dto3D", "xyz_to_rgb": "CFM_3Dto2D"}
+REFERENCE_NAMES = {ours: theirs for theirs, ours in DIRECTIONS.items()}
 
 
 def relative_difference(ours: torch.Tensor | float, reference: np.ndarray) -> float:

@@ -151,6 +151,17 @@ def test_tensors_are_taken_from_inside_a_checkpoint(
     assert "holds no table of tensors; check" in line_for(lambda: read_tensors(tmp_path / "net.pth"))
 
 
+@pytest.mark.parametrize("write", [save_file, torch.save])
+def test_one_network_is_taken_out_of_a_file_of_two(
+    net: WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable
+) -> None:
+    both = {f"visual.{name}": value for name, value in STATE.items()} | {"text.a.weight": torch.ones(2)}
+    path = tmp_path / ("net.safetensors" if write is save_file else "net.pth")
+    write(both, path)
+    register(monkeypatch, path.name, path.read_bytes(), prefix="visual.")
+    assert same(load_state("net", tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -25,6 +25,7 @@ class WeightFile:
         urls: where to fetch it, tried in this order; none for an embedded file, which is part of the repository.
         size_bytes: exact size where a source gives it.
         inside: key of the table of tensors in a checkpoint that holds more than that.
+        prefix: how the wanted names begin in a file of more networks than one; it is cut off, the rest is left out.
     """
 
     name: str
@@ -36,6 +37,7 @@ class WeightFile:
     urls: tuple[str, ...] = ()
     size_bytes: int | None = None
     inside: str | None = None
+    prefix: str = ""
 
 
 def hub_urls(model: str, revision: str, filename: str = "model.safetensors") -> tuple[str, str]:
@@ -104,6 +106,7 @@ FILES = (
             "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d",
             "open_clip_model.safetensors",
         ),
+        prefix="visual.",
     ),
     WeightFile(
         "sam_vitb16",

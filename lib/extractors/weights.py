@@ -12,7 +12,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from lib.config import check_choice, project_root
@@ -146,15 +146,16 @@ def load_state(name: str, folder: Path | str | None = None) -> dict[str, Tensor]
     file = registered(name)
     path = find_weights(name, folder)
     verified(file, path)
-    return read_tensors(path, file.inside)
+    return read_tensors(path, file.inside, file.prefix)
 
 
-def read_tensors(path: Path | str, inside: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path | str, inside: str | None = None, prefix: str = "") -> dict[str, Tensor]:
     """Tensors by name, on the CPU, of a safetensors file or a PyTorch checkpoint of which no code is run.
 
     Args:
         path: read as safetensors by that suffix, else by `torch.load(weights_only=True)`.
         inside: key of the table of tensors in a PyTorch checkpoint; None = the checkpoint is that table.
+        prefix: only tensors whose names begin so are given, and it is cut off.
 
     Raises:
         InputError: the file is missing, damaged, an HTML page or no table of tensors, or it asks to run code.
@@ -164,7 +165,7 @@ def read_tensors(path: Path | str, inside: str | None = None) -> dict[str, Tenso
         raise InputError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; give a file of weights")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path, prefix)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path} was not loaded: it is {damage(path) or refusal(error)}") from error
@@ -172,7 +173,13 @@ def read_tensors(path: Path | str, inside: str | None = None) -> dict[str, Tenso
     if not isinstance(table, Mapping) or not all(isinstance(value, Tensor) for value in table.values()):
         where = "" if inside is None else f" under {inside!r}"
         raise InputError(f"{path} holds no table of tensors{where}; check that it is the right checkpoint")
-    return dict(table)
+    return {name.removeprefix(prefix): tensor for name, tensor in table.items() if name.startswith(prefix)}
+
+
+def _read_safetensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as stored:
+        names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118 - safe_open is no mapping
+        return {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
 
 
 def refusal(error: Exception) -> str:

@@ -38,7 +38,8 @@ CITATION = (
     "Pang, Y., et al. Masked Autoencoders for Point Cloud Self-supervised Learning. ECCV 2022"
 )
 HEIGHT_UNIT_M = 0.003  # about one standard deviation of a scene's heights
-TARGET_LIMIT = 4.0  # standard deviations; steep rims would rule the loss
+TARGET_LIMIT = 3.0  # standard deviations; steep rims would rule the loss
+CODE_CONSTANT = 3.0  # about the length of ten targets of deviation 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class XyzRecipe:
         tokens_per_step: groups of a batch.
         crop_sizes: groups of a crop, drawn for each batch; the largest is a whole object, as in use.
         mask_share: share of the groups whose token is replaced.
-        token_noise: standard deviation of the noise under the linear heads; the tokens' own is 1.
         learning_rate: peak of a cosine schedule.
         warmup_steps: of linear rise before it.
         weight_decay: of AdamW, on matrices.
@@ -60,8 +60,7 @@ class XyzRecipe:
     num_scenes: int = 400
     tokens_per_step: int = 512
     crop_sizes: tuple[int, ...] = (128, 256, 512)
-    mask_share: float = 0.3
-    token_noise: float = 1.0
+    mask_share: float = 0.2
     learning_rate: float = 1e-3
     warmup_steps: int = 40
     weight_decay: float = 0.05
@@ -73,34 +72,56 @@ class XyzRecipe:
 
 
 class ShapePredictor(nn.Module):
-    """The network, its mask token, and a linear head for each tapped block.
+    """The network and its mask token.
 
-    The final norm keeps weight 1 and bias 0: a learned scale would drown the noise under the heads.
+    The final norm keeps weight 1 and bias 0: the codes it has to match have mean 0 and deviation 1 as well.
     """
 
-    def __init__(self, config: PointMAEConfig, num_targets: int) -> None:
+    def __init__(self, config: PointMAEConfig) -> None:
         super().__init__()
         self.network = PointMAE(config)
         self.network.norm.requires_grad_(False)
         self.mask_token = nn.Parameter(torch.zeros(config.dim))
-        self.heads = nn.ModuleList(nn.Linear(config.dim, num_targets) for _ in config.taps)
 
-    def forward(self, groups: Tensor, centers: Tensor, masked: Tensor, noise: Tensor) -> list[Tensor]:
-        """Predictions (B, G, T) float32 of every tapped block.
+    def forward(self, groups: Tensor, centers: Tensor, masked: Tensor) -> Tensor:
+        """Tapped tokens (taps, B, G, D) float32, each through the final norm, as they are read later.
 
         Args:
             groups: (B, G, K, 3) float32, metres.
             centers: (B, G, 3) float32, metres.
             masked: (B, G) bool, True where the group is hidden.
-            noise: (taps, B, G, D) float32, added to the tapped tokens.
         """
         with torch.autocast(groups.device.type, torch.bfloat16):  # twice as fast; the blocks gain nothing from it
             tokens = self.network.embed(groups)
         tokens = torch.where(masked[..., None], self.mask_token, tokens.float())
         outputs = self.network.block_tokens(tokens, self.network.embed_positions(centers))
-        taps = self.network.config.taps
-        tapped = [self.network.norm(outputs[tap]) for tap in taps]
-        return [head(token + extra) for head, token, extra in zip(self.heads, tapped, noise, strict=True)]
+        return torch.stack([self.network.norm(outputs[tap]) for tap in self.network.config.taps])
+
+
+def code_axes(num_axes: int, dim: int, generator: np.random.Generator) -> Tensor:
+    """(num_axes, dim) float32 random orthonormal rows whose entries sum to zero, as a normalized token's do.
+
+    Args:
+        num_axes: less than dim.
+        dim: of a token.
+        generator: source of randomness.
+    """
+    columns = np.concatenate([np.ones((dim, 1)), generator.standard_normal((dim, num_axes))], axis=1)
+    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:].T.astype(np.float32))
+
+
+def shape_codes(targets: Tensor, axes: Tensor) -> Tensor:
+    """(..., D) float32 of mean 0 and deviation 1: where a token of these targets should lie.
+
+    A norm leaves a token's direction only, so a constant is put beside the targets: directions about it are nearly
+    linear in them. What the targets do not say has no place in a code, and is unlearnt.
+
+    Args:
+        targets: (..., T) float32.
+        axes: (T + 1, D) float32 from `code_axes`.
+    """
+    constant = torch.full_like(targets[..., :1], CODE_CONSTANT)
+    return functional.normalize(torch.cat([targets, constant], dim=-1), dim=-1) @ axes * axes.shape[1] ** 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +179,7 @@ def train(
     generator = seeded_generator("point training", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ShapePredictor(config, scenes[0].shape.shape[1] + 1).to(device).train()
+        model = ShapePredictor(config).to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     rest = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -171,14 +192,13 @@ def train(
         optimizer, lambda step: learning_rate_share(step, steps, recipe.warmup_steps)
     )
     scale, losses = TargetScale.fit(scenes), []
+    axes = code_axes(scenes[0].shape.shape[1] + 2, config.dim, generator)
     for _ in tqdm(range(steps), desc="training", disable=not progress):
         groups, centers, shape = draw_batch(scenes, recipe.tokens_per_step, recipe.crop_sizes, generator)
         masked = torch.from_numpy(generator.random(groups.shape[:2]) < recipe.mask_share)
-        noise = generator.standard_normal((len(config.taps), *groups.shape[:2], config.dim), dtype=np.float32)
-        inputs = (groups, centers, masked, torch.from_numpy(noise) * recipe.token_noise)
-        predictions = model(*(tensor.to(device) for tensor in inputs))
-        targets = scale.targets(shape, centers).to(device)
-        loss = torch.stack([functional.smooth_l1_loss(each, targets) for each in predictions]).mean()
+        tokens = model(*(tensor.to(device) for tensor in (groups, centers, masked)))
+        codes = shape_codes(scale.targets(shape, centers), axes).to(device)
+        loss = (tokens - codes).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.gradient_limit)
