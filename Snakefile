@@ -49,6 +49,7 @@ BASIC_RECORDS = [
     path for spec in BASIC for category in spec.categories for seed in spec.seeds for path in records(spec, category, seed)
 ]
 FEATURES = [features(PROFILE.extractor, category) for category in PROFILE.categories]
+EMBEDDED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "lib/extractors/embedded").glob("*.*"))
 CHAPTERS = expand("book/chapters/{stem}.ipynb", stem=PROFILE.chapters)
 
 
@@ -105,6 +106,7 @@ rule features:
     message: "features {wildcards.category} {wildcards.extractor}"
     input:
         data=f"{PROFILE.data_root}/{{category}}/manifest.json" if PROFILE.dataset == "synth3d" else [],
+        weights=lambda wildcards: EMBEDDED if "embedded" in wildcards.extractor else [],
         code=sources("data_scripts/extract_features.py"),
     output: f"{WORK}/features/{{extractor}}/{{category}}.json",
     log: f"{LOGS}/features-{{extractor}}-{{category}}.log",
@@ -145,6 +147,7 @@ rule notebook:
         profile=f"profiles/{PROFILE.name}.yaml",
         code=lambda wildcards: sources(f"notebooks/{wildcards.stem}.ipynb", "data_scripts/run_notebook.py"),
         features=FEATURES,
+        weights=lambda wildcards: EMBEDDED if wildcards.stem == "03_extractors" else [],
         records=BASIC_RECORDS,
         curated=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / PROFILE.name).rglob("*.json")),
     output: "book/chapters/{stem}.ipynb",

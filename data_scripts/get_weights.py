@@ -19,7 +19,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(WEIGHTS)}")
     parser.add_argument("--folder", type=Path, help="where to (default: $ANOMALY_WEIGHTS, or weights/ of the project)")
-    parser.add_argument("--list", action="store_true", help="print all names, licences, sources and places, fetch none")
+    parser.add_argument("--list", action="store_true", help="print all names, licenses, sources and places, fetch none")
     return parser.parse_args(arguments)
 
 
@@ -31,7 +31,7 @@ def description(file: WeightFile, folder: Path | None) -> str:
         place = "not here"
     size = "" if file.size_bytes is None else f"{file.size_bytes / 1e6:.0f} MB, "
     facts = [
-        f"{file.name}: {file.filename}, {size}licence {file.licence}, {place}",
+        f"{file.name}: {file.filename}, {size}license {file.license}, {place}",
         f"cite {file.citation}",
         f"SHA-256 {file.sha256 or 'in its card'} ({file.source_note})",
         *file.urls,
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"no weights named; name one or more of {', '.join(WEIGHTS)}, or see --list")
     for file in [registered(name) for name in chosen.names]:
         path = download_weights(file.name, chosen.folder, progress=sys.stderr.isatty())
-        print(f"{file.name}: {path}, verified; licence {file.licence}; cite {file.citation}")
+        print(f"{file.name}: {path}, verified; license {file.license}; cite {file.citation}")
 
 
 if __name__ == "__main__":

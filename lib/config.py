@@ -7,6 +7,7 @@ Every field names where its value comes from: [paper] a section of the CFM paper
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,24 @@ SCORE_RULES = ("paper", "released")
 MODALITIES = ("rgb", "xyz", "late", "concat")
 EXTRACTOR_MODES = ("eval", "released")
 WEIGHT_SOURCES = ("registry", "random")
+TRANSFORMER = ("num_blocks", "weights")
+RGB_EXTRACTORS = {  # by name, the settings of an `ExtractorSpec` that it heeds
+    "handcrafted": (),
+    "dino_vitb8": TRANSFORMER,
+    "dino_vits8": TRANSFORMER,
+    "dinov2_vitb14": TRANSFORMER,
+    "clip_vitb16": TRANSFORMER,
+    "sam_vitb16": TRANSFORMER,
+    "wide_resnet50_2": ("weights",),
+    "embedded_vit": TRANSFORMER,
+}
+XYZ_EXTRACTORS = {
+    "handcrafted": (),
+    "fpfh": (),
+    "point_mae": (*TRANSFORMER, "mode"),
+    "embedded_point": (*TRANSFORMER, "mode"),
+}
+SHARPNESS_AWARE = re.compile(r"[._]sam(_in1k)?$")
 
 
 def project_root() -> Path:
@@ -30,6 +49,18 @@ def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raise `InputError` unless `value` is one of `known`."""
     if value not in known:
         raise InputError(f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def check_rgb_name(name: str) -> None:
+    """Raise `InputError` for a name that promises Segment Anything and is a classifier.
+
+    timm's `vit_base_patch16_224.sam_in1k` (formerly `.sam` and `_sam`) was trained by sharpness-aware minimization.
+    """
+    if SHARPNESS_AWARE.search(name):
+        raise InputError(
+            f"{name}: here sam is sharpness-aware minimization, an ImageNet classifier, and not Segment Anything; "
+            "choose sam_vitb16, which is timm's samvit_base_patch16.sa1b"
+        )
 
 
 def check_positive(settings: Any, names: tuple[str, ...], whole: bool = False) -> None:
@@ -121,12 +152,13 @@ class ExtractorSpec:
     """Which networks or hand-made descriptors turn a sample into tokens.
 
     Attributes:
-        rgb, xyz: names known to `lib.extractors`.
-        num_blocks: first Transformer blocks kept of both networks: 8, 4 or 1 [paper sec. 3.4], None = all 12.
+        rgb, xyz: keys of `RGB_EXTRACTORS` and `XYZ_EXTRACTORS`.
+        num_blocks: first blocks kept of each network that has blocks: 8, 4 or 1 [paper sec. 3.4], None = all 12.
         mode: "eval" [ours], or "released": the point network takes each cloud's own batch statistics and drops paths
             at random, because the released CFM and M3DM code never calls `eval()`.
-        weights: "registry" = trained weights by the network's name, or "random" [ours, a control].
-        init_seed: seed of random weights.
+        weights: of each network: "registry" = trained ones by its name, or "random" [ours, a control].
+        draw: seed of random weights, and of the paths that "released" drops: one draw a sample, kept in the cache
+            [ours]; the released code draws anew each time it sees a sample.
     """
 
     rgb: str
@@ -134,19 +166,27 @@ class ExtractorSpec:
     num_blocks: int | None = None
     mode: str = "eval"
     weights: str = "registry"
-    init_seed: int = 0
+    draw: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rgb", "xyz"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"ExtractorSpec.{name} is {getattr(self, name)!r}; write a name")
+        check_rgb_name(str(self.rgb))
+        check_choice("RGB extractor", self.rgb, tuple(RGB_EXTRACTORS))
+        check_choice("3D extractor", self.xyz, tuple(XYZ_EXTRACTORS))
         check_positive(self, ("num_blocks",), whole=True)
         check_choice("extractor mode", self.mode, EXTRACTOR_MODES)
         check_choice("extractor weights", self.weights, WEIGHT_SOURCES)
-        if type(self.init_seed) is not int or self.init_seed < 0:
-            raise InputError(f"ExtractorSpec.init_seed is {self.init_seed!r}; give a whole number of at least 0")
-        if self.init_seed and self.weights != "random":
-            raise InputError("ExtractorSpec.init_seed has no effect without weights: random; leave it out")
+        if type(self.draw) is not int or self.draw < 0:
+            raise InputError(f"ExtractorSpec.draw is {self.draw!r}; give a whole number of at least 0")
+        self._check_heeded()
+
+    def _check_heeded(self) -> None:
+        """Raise `InputError` for a setting that neither side would heed."""
+        heeded = RGB_EXTRACTORS[self.rgb] + XYZ_EXTRACTORS[self.xyz]
+        for field in dataclasses.fields(self)[2:]:
+            changed = getattr(self, field.name) != field.default
+            by_chance = self.mode == "released" or self.weights == "random"
+            if changed and not (by_chance if field.name == "draw" else field.name in heeded):
+                raise InputError(f"extractor {self.rgb} + {self.xyz}: {field.name} has no effect there; leave it out")
 
     @property
     def slug(self) -> str:
@@ -154,7 +194,8 @@ class ExtractorSpec:
         words = [f"{self.rgb}+{self.xyz}"]
         words += [f"{self.num_blocks}blocks"] if self.num_blocks is not None else []
         words += [self.mode] if self.mode != "eval" else []
-        words += [f"random{self.init_seed}"] if self.weights == "random" else []
+        words += ["random"] if self.weights == "random" else []
+        words += [f"draw{self.draw}"] if self.draw else []
         return "-".join(words)
 
 

@@ -126,7 +126,7 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "threads": profile.threads,
         "device": profile.device,
         "data": settings["data"],
-        "versions": {name: package_versions()[name] for name in ("torch", "numpy", "scipy")},
+        "versions": settings["versions"],
         "code": code_fingerprint("lib.experiment", project_root()),
     }
     return {"config": config, "inputs": inputs}

@@ -42,10 +42,10 @@ class ExtractionCost:
 
 
 def extraction_cost(spec: ExtractorSpec, samples: Sequence[Sample], device: str = "cpu") -> ExtractionCost:
-    """Measured cost of the pair that `spec` names.
+    """Measured cost of the pair that `spec` names, with the threads PyTorch uses now; reading at pixels is left out.
 
     Args:
-        spec: random weights cost what trained ones cost, so a table needs no downloads.
+        spec: random weights cost about what trained ones cost, so a table needs no downloads.
         samples: prepared samples, each extracted once; the first is extracted once more before, to warm up.
         device: where the networks run.
 

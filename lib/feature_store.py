@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
 from lib.extractors import extractor_settings, get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
 from lib.profiles import Profile, data_root
-from lib.runtime import atomic_path
+from lib.runtime import atomic_path, package_versions
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
 
 PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED")
+COMPUTING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy")  # results may change with their versions
 PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
 
 
@@ -78,6 +81,8 @@ def feature_settings(profile: Profile, root: Path, category: str, spec: Extracto
         "data": data_fingerprint(root, category),
         "extractor": extractor_settings(spec),
         "preparation": dataclasses.asdict(preparation_config(profile)),
+        "device": profile.device,
+        "versions": {name: package_versions()[name] for name in COMPUTING_PACKAGES},
         "code": code_fingerprint("lib.feature_store", project_root()),
     }
     return json.loads(json.dumps(settings))
@@ -91,7 +96,7 @@ def features_root(profile: Profile) -> Path:
 def cache_folder(profile: Profile, spec: ExtractorSpec, settings: dict[str, Any], category: str) -> Path:
     """Folder of one category's features, apart for each extractor, weights file and preparation.
 
-    Changed data or code make what is there stale instead: its `settings.json` tells.
+    Changed data, code, device or libraries make what is there stale instead: its `settings.json` tells.
     """
     keyed = json.dumps([settings["extractor"], settings["preparation"]], sort_keys=True)
     return features_root(profile) / spec.slug / hashlib.sha256(keyed.encode()).hexdigest()[:12] / category
@@ -107,7 +112,7 @@ def extract_features(
 ) -> Path:
     """Folder with the features of every sample of a category; what is there and current is kept.
 
-    Safe beside a second writer, which waits, and after a kill: every file is whole or absent.
+    Safe beside a second process, which waits, and after a kill: every file is whole or absent.
 
     Args:
         profile: names data and preparation.
@@ -115,13 +120,19 @@ def extract_features(
         spec: the extractor; the profile's unless given.
         progress: show a bar over samples.
     """
-    spec = spec or profile.extractor
+    with extracted(profile, category, spec or profile.extractor, progress) as folder:
+        return folder
+
+
+@contextmanager
+def extracted(profile: Profile, category: str, spec: ExtractorSpec, progress: bool) -> Iterator[Path]:
+    """The folder of `extract_features`, complete, and not touched by another process within the block."""
     root = ensure_data(profile, category, progress)
     settings = feature_settings(profile, root, category, spec)
     folder, manifest = cache_folder(profile, spec, settings, category), manifest_path(profile, spec, category)
-    with FileLock(lock_path(profile, f"features-{spec.slug}-{category}")):
+    with cache_lock(profile, spec.slug, category):
         if stored_json(folder / "settings.json") != settings:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             write_json(folder / "settings.json", settings)
         files = [entry for split in SPLITS for entry in list_samples(root, category, split)]
         missing = [entry for entry in files if not features_path(folder, entry).is_file()]
@@ -132,7 +143,18 @@ def extract_features(
                 save_features(features_path(folder, entry), extractor(prepared(profile, entry)))
         if missing or stored_json(manifest) != settings:
             write_json(manifest, settings)
-    return folder
+        yield folder
+
+
+def cache_lock(profile: Profile, slug: str, category: str) -> FileLock:
+    """Lock on the features of one extractor and category: writing, reading and clearing them wait for each other."""
+    return FileLock(lock_path(profile, f"features-{slug}-{category}"))
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and all in it, if it is there; what cannot be deleted is an error and not left as if current."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def cache_sizes(profile: Profile) -> dict[str, tuple[int, int]]:
@@ -146,8 +168,15 @@ def cache_sizes(profile: Profile) -> dict[str, tuple[int, int]]:
 
 def clear_cache(profile: Profile) -> int:
     """Delete every cached feature of a profile; bytes freed. Records and maps stay."""
-    freed = sum(size for _, size in cache_sizes(profile).values())
-    shutil.rmtree(features_root(profile), ignore_errors=True)
+    freed = 0
+    for slug, (_, size) in cache_sizes(profile).items():
+        with ExitStack() as locks:
+            for category in profile.categories:
+                locks.enter_context(cache_lock(profile, slug, category))
+            for category in profile.categories:
+                (features_root(profile) / slug / f"{category}.json").unlink(missing_ok=True)
+            remove_folder(features_root(profile) / slug)
+        freed += size
     return freed
 
 
@@ -179,19 +208,18 @@ def category_features(
         profile, category, spec, progress: as for `extract_features`.
         split: "train", "validation" or "test".
     """
-    folder = extract_features(profile, category, spec, progress)
-    features = read_split(folder, split)
+    with extracted(profile, category, spec or profile.extractor, progress) as folder:
+        splits = {split, "train"} if profile.standardize else {split}
+        features = {name: read_split(folder, sample_files(profile, category, name)) for name in sorted(splits)}
     if not profile.standardize:
-        return features
-    train = features if split == "train" else read_split(folder, "train")
-    standardizer = Standardizer.fit(train)
-    return [standardizer.apply(sample) for sample in features]
+        return features[split]
+    standardizer = Standardizer.fit(features["train"])
+    return [standardizer.apply(sample) for sample in features[split]]
 
 
-def read_split(folder: Path, split: str) -> list[Features]:
-    """Stored features of a split, sorted by sample id."""
-    paths = sorted((folder / split).rglob("*.safetensors"), key=lambda path: path.with_suffix(""))
-    return [load_features(path) for path in paths if not path.name.startswith(".")]  # a killed writer leaves those
+def read_split(folder: Path, files: Sequence[SampleFiles]) -> list[Features]:
+    """Stored features of a split in file order; `InputError` names one that is missing or broken."""
+    return [load_features(features_path(folder, entry)) for entry in files]
 
 
 def sample_files(profile: Profile, category: str, split: str) -> tuple[SampleFiles, ...]:
@@ -206,7 +234,8 @@ def prepared(profile: Profile, files: SampleFiles) -> Sample:
 
 def test_facts(profile: Profile, category: str) -> tuple[np.ndarray, list[str]]:
     """Ground-truth masks (B, H, W) bool and defect types of the test split, in the order of the anomaly maps."""
-    test = read_split(extract_features(profile, category), "test")
+    with extracted(profile, category, profile.extractor, progress=False) as folder:
+        test = read_split(folder, sample_files(profile, category, "test"))
     return np.stack([sample.gt_mask.numpy() for sample in test]), [sample.sample_id.split("/")[1] for sample in test]
 
 

@@ -95,7 +95,8 @@ class Features:
         """RGB (n, C2) and 3D (n, C3) float32 features of foreground pixels.
 
         RGB: bilinear, `align_corners=False`, the same as `functional.interpolate` to (H, W) read at these pixels, but
-        without the dense map (CFM sec. 3.1). 3D: the three nearest centers' tokens under their weights (CFM sec. 3.1).
+        without the dense map (CFM sec. 3.1). 3D: the three nearest centers' tokens under their weights (CFM sec. 3.1),
+        not averaged over 3 x 3 pixels afterwards as in the released code.
 
         Args:
             index: (n,) int64 rows of `pixel_index`; None = all N.
@@ -191,7 +192,7 @@ def object_cloud(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_features(path: Path | str, features: Features) -> None:
-    """Write features as safetensors, whole or not at all: tokens and weights in float16, about 0.6 MB a sample.
+    """Write features as safetensors, whole or not at all: tokens and weights in float16, one to a few MB a sample.
 
     Raises:
         InputError: a token is too large for float16.

@@ -1,7 +1,7 @@
 """Exact neighborhoods of points on CPU and CUDA: farthest point sampling, groups of nearest points, 3-NN interpolation.
 
-Differences are taken in float64 from the given float32 coordinates, which is exact for clouds of a few metres. On a
-2^-20 m grid their squares and sums are exact too: a tie is then a real tie, both kinds of device find the same indices,
+Differences are taken in float64 from the given float32 coordinates. On a 2^-20 m grid they, their squares and sums
+are exact: a tie is then a real tie, both kinds of device find the same indices,
 and moving the cloud changes none. Letters: N points; Q queries; G group centers; K points per group.
 """
 

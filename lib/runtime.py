@@ -16,6 +16,8 @@ import numpy as np
 
 REPORTED_PACKAGES = (
     "torch",
+    "torchvision",
+    "timm",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -32,27 +32,50 @@ def test_resolve_leaves_the_named_instance_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "slug"),
     [
-        ({}, "vit+point"),
-        ({"num_blocks": 4}, "vit+point-4blocks"),
-        ({"mode": "released"}, "vit+point-released"),
-        ({"num_blocks": 8, "mode": "released", "weights": "random", "init_seed": 2}, "vit+point-8blocks-released-random2"),
+        ({}, "dino_vitb8+point_mae"),
+        ({"num_blocks": 4}, "dino_vitb8+point_mae-4blocks"),
+        ({"mode": "released"}, "dino_vitb8+point_mae-released"),
+        ({"mode": "released", "draw": 3}, "dino_vitb8+point_mae-released-draw3"),
+        ({"num_blocks": 8, "weights": "random", "draw": 2}, "dino_vitb8+point_mae-8blocks-random-draw2"),
     ],
 )
 def test_slug_of_an_extractor_tells_its_settings(changes: dict[str, Any], slug: str) -> None:
-    assert ExtractorSpec("vit", "point", **changes).slug == slug
+    assert ExtractorSpec("dino_vitb8", "point_mae", **changes).slug == slug
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rgb": None}, "rgb is None; write a name"),
+        ({"rgb": None}, "RGB extractor None is unknown; choose one of handcrafted, dino_vitb8, .*embedded_vit$"),
+        ({"rgb": "vit_base_patch16_224.sam_in1k"}, "sharpness-aware minimization, .* not Segment Anything"),
+        ({"xyz": "pointnet"}, "3D extractor 'pointnet' is unknown; choose one of handcrafted, fpfh, point_mae, emb"),
         ({"num_blocks": 0}, "num_blocks is 0; give a whole number of at least 1"),
         ({"mode": "train"}, "extractor mode 'train' is unknown; choose one of eval, released"),
         ({"weights": "imagenet"}, "extractor weights 'imagenet' is unknown; choose one of registry, random"),
-        ({"weights": "random", "init_seed": -1}, "init_seed is -1; give a whole number"),
-        ({"init_seed": 1}, "init_seed has no effect without weights: random"),
+        ({"weights": "random", "draw": -1}, "draw is -1; give a whole number"),
+        ({"draw": 1}, r"extractor dino_vitb8 \+ point_mae: draw has no effect there; leave it out"),
     ],
 )
 def test_extractor_settings_that_cannot_work_are_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ExtractorSpec(**{"rgb": "vit", "xyz": "point", **changes})
+        ExtractorSpec(**{"rgb": "dino_vitb8", "xyz": "point_mae", **changes})
+
+
+@pytest.mark.parametrize(
+    ("rgb", "xyz", "heeded"),
+    [
+        ("handcrafted", "handcrafted", ()),
+        ("handcrafted", "fpfh", ()),
+        ("wide_resnet50_2", "fpfh", ("weights",)),
+        ("wide_resnet50_2", "point_mae", ("num_blocks", "mode", "weights")),
+        ("dino_vitb8", "handcrafted", ("num_blocks", "weights")),
+        ("embedded_vit", "embedded_point", ("num_blocks", "mode", "weights")),
+    ],
+)
+def test_a_setting_that_neither_side_heeds_is_refused(rgb: str, xyz: str, heeded: tuple[str, ...]) -> None:
+    for name, value in {"num_blocks": 4, "mode": "released", "weights": "random"}.items():
+        if name in heeded:
+            assert getattr(ExtractorSpec(rgb, xyz, **{name: value}), name) == value
+        else:
+            with pytest.raises(InputError, match=rf"extractor {rgb} \+ {xyz}: {name} has no effect there; leave"):
+                ExtractorSpec(rgb, xyz, **{name: value})

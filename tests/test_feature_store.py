@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,6 @@ def test_unknown_names_are_one_line_that_lists_the_known(study: FixtureProfile) 
         feature_store.ensure_data(study, "bagel")
     with pytest.raises(InputError, match="preparation of profile fixture 'MINE' is unknown; choose one of PREP"):
         feature_store.preparation_config(dataclasses.replace(study, preparation="MINE"))
-    with pytest.raises(InputError, match=r"RGB extractor 'resnet' is unknown; choose one of .*handcrafted"):
-        feature_store.extract_features(study, CATEGORY, ExtractorSpec("resnet", "handcrafted"))
 
 
 def test_preparation_is_the_profiles(study: FixtureProfile) -> None:
@@ -248,7 +247,7 @@ def other_spec(monkeypatch: pytest.MonkeyPatch) -> ExtractorSpec:
     changed = lambda spec: settings(HANDCRAFTED) | {"note": spec.slug}  # noqa: E731
     monkeypatch.setattr(feature_store, "extractor_settings", changed)
     monkeypatch.setattr(feature_store, "get_extractor", lambda spec, device: get_extractor(HANDCRAFTED))
-    return ExtractorSpec("handcrafted", "handcrafted", weights="random")
+    return ExtractorSpec("handcrafted", "fpfh")
 
 
 def test_extractors_have_their_own_cache(study: FixtureProfile, other_spec: ExtractorSpec) -> None:
@@ -260,7 +259,7 @@ def test_extractors_have_their_own_cache(study: FixtureProfile, other_spec: Extr
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*.safetensors")} == before
     assert {slug: number for slug, (number, _) in feature_store.cache_sizes(study).items()} == {
         "handcrafted+handcrafted": 2 * NUM_SAMPLES,  # the fixture's own, and those under the noted settings
-        "handcrafted+handcrafted-random0": NUM_SAMPLES,
+        "handcrafted+fpfh": NUM_SAMPLES,
     }
 
 
@@ -276,6 +275,28 @@ def test_clearing_the_cache_frees_what_it_showed(study: FixtureProfile) -> None:
     assert feature_store.clear_cache(study) == size
     assert feature_store.cache_sizes(study) == {} and feature_store.clear_cache(study) == 0
     assert len(feature_store.category_features(study, CATEGORY, "train")) == 3
+
+
+def test_a_second_process_waits_for_the_first_and_reads_all(study: FixtureProfile) -> None:
+    """Clearing in the middle of another's extraction waits for it: nobody reads half a training set."""
+    slug, started, found = study.extractor.slug, threading.Event(), []
+    with feature_store.cache_lock(study, slug, CATEGORY):
+        thread = threading.Thread(target=lambda: (started.set(), found.append(feature_store.clear_cache(study))))
+        thread.start()
+        started.wait()
+        thread.join(0.3)
+        assert found == [] and len(feature_files(study)) == NUM_SAMPLES
+    thread.join()
+    assert found and feature_files(study) == {}
+    assert not manifest_of(study).exists()
+
+
+def test_a_missing_sample_is_never_left_out(study: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another tool deletes between extraction and reading is an error, not a smaller training set."""
+    folder = cache_of(study)
+    (folder / "train/good/001.safetensors").unlink()
+    with pytest.raises(InputError, match=r"good/001\.safetensors: no such features file"):
+        feature_store.read_split(folder, feature_store.sample_files(study, CATEGORY, "train"))
 
 
 def test_embedded_data_are_made_where_they_are_missing(

@@ -24,7 +24,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = {
     0: ("errors", "config", "profiles", "runtime", "sources", "downloads"),
     1: (
-        "clouds", "neighbors", "grids", "losses", "sampling", "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
+        "clouds", "neighbors", "grids", "losses", "sampling",
+        "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
     ),
     2: ("decoding", "data", "preparation", "features", "synth3d", "records", "comparisons", "toy"),
     3: ("extractors",),

@@ -21,6 +21,7 @@ import torch
 from lib.config import project_root
 from lib.data import Sample
 from lib.errors import InputError
+from lib.extractors import Extractor
 from lib.extractors.point_fpfh import (
     FPFHConfig,
     PointFPFHExtractor,
@@ -278,7 +279,7 @@ def test_extractor_describes_every_foreground_pixel_in_order(orientation):
     np.testing.assert_array_equal(tokens.numpy(), expected.astype(np.float32))
     assert tokens.dtype == centers.dtype == torch.float32
     assert tokens.shape == (mask.sum(), extractor.xyz_dim) and extractor.xyz_dim == 33
-    assert extractor.name == "fpfh" and extractor.config is config
+    assert extractor.config is config
 
 
 def sample_of(cloud, mask):
@@ -290,10 +291,11 @@ def sample_of(cloud, mask):
 
 def test_extractor_errors_name_the_sample():
     cloud, mask = bumpy_cloud(height=19, width=17)
-    with pytest.raises(InputError, match="train/good/007: cloud: no two points lie within"):
-        PointFPFHExtractor()(sample_of(cloud * 1000, mask))
-    with pytest.raises(InputError, match="train/good/007: no foreground pixel"):
-        PointFPFHExtractor()(sample_of(cloud, np.zeros_like(mask)))
+    pair = Extractor(lambda sample: torch.zeros(1, 2, 2), PointFPFHExtractor())
+    with pytest.raises(InputError, match="^train/good/007: cloud: no two points lie within"):
+        pair(sample_of(cloud * 1000, mask))
+    with pytest.raises(InputError, match="^train/good/007: no foreground pixel"):
+        pair(sample_of(cloud, np.zeros_like(mask)))
 
 
 def test_bad_input_is_an_error():

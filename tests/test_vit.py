@@ -14,7 +14,7 @@ from lib.data import IMAGENET_MEAN, IMAGENET_STD, denormalize_rgb
 from lib.errors import InputError
 from lib.extractors import vit
 from lib.extractors._timm import timm
-from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, check_timm_name, with_blocks
+from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, check_rgb_name, with_blocks
 from lib.extractors.strict import load_strictly
 from lib.extractors.vit import (
     TimmExtractor,
@@ -368,9 +368,9 @@ def test_all_names_of_timm_that_say_sharpness_aware_are_known():
     for name in timm.list_models("*sam*", pretrained=True):
         if "sam_in1k" in name:
             with pytest.raises(InputError, match="sharpness"):
-                check_timm_name(name)
+                check_rgb_name(name)
         else:
-            check_timm_name(name)
+            check_rgb_name(name)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 225, 224), (3, 224, 224), (1, 4, 224, 224)])

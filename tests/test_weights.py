@@ -80,7 +80,7 @@ def put(folder: Path, filename: str, content: bytes) -> Path:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_registry_says_all_of_each_file(file: WeightFile) -> None:
-    assert all((file.filename, file.licence, file.citation, file.source_note))
+    assert all((file.filename, file.license, file.citation, file.source_note))
     assert Path(file.filename).suffix in (".safetensors", ".pth")
     assert (file.sha256 is None) == (not file.urls)  # an embedded file's SHA-256 stands in its card
 
@@ -330,7 +330,7 @@ def test_command_fetches_once(
     monkeypatch.setitem(WEIGHTS, "net", dataclasses.replace(net, urls=(server.url("whole"),)))
     for _ in range(2):
         assert run_script(monkeypatch, "net", "--folder", str(tmp_path)) == 0
-        expected = f"net: {tmp_path / net.filename}, verified; licence MIT; cite Nobody, Nothing, 2026\n"
+        expected = f"net: {tmp_path / net.filename}, verified; license MIT; cite Nobody, Nothing, 2026\n"
         assert capsys.readouterr().out == expected
     assert server.requests == [("whole", None)]
 
@@ -352,8 +352,8 @@ def test_command_lists_without_fetching(
     path = put(tmp_path, net.filename, SAFE)
     assert run_script(monkeypatch, "--list", "--folder", str(tmp_path)) == 0
     listed = capsys.readouterr().out
-    assert f"net: net.safetensors, licence MIT, {path}\n" in listed
-    assert "point_mae: pointmae_pretrain.pth, 348 MB, licence MIT, not here\n" in listed
+    assert f"net: net.safetensors, license MIT, {path}\n" in listed
+    assert "point_mae: pointmae_pretrain.pth, 348 MB, license MIT, not here\n" in listed
     for file in FILES:
         assert all(fact in listed for fact in (file.name, file.citation, file.sha256 or "", *file.urls))
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from lib.config import ExtractorSpec, check_choice
+from lib.config import RGB_EXTRACTORS, XYZ_EXTRACTORS, ExtractorSpec
 from lib.data import Sample
 from lib.errors import InputError
 from lib.extractors.handcrafted import HandcraftedRgb, HandcraftedRgbConfig, HandcraftedXyz, HandcraftedXyzConfig
-from lib.extractors.rgb_networks import RGB_NETWORKS, check_timm_name, with_blocks
+from lib.extractors.rgb_networks import with_blocks
 from lib.features import Features, build_features
-
-POINT_NETWORKS = ("point_mae", "embedded_point")
 
 
 class RgbExtractor(Protocol):
@@ -75,8 +74,9 @@ class Extractor:
         try:
             return build_features(sample, self.rgb(sample), *self.xyz(sample))
         except InputError as error:
-            named = sample.sample_id in str(error)
-            raise error if named else InputError(f"{sample.sample_id}: {error}") from error
+            if sample.sample_id in str(error):
+                raise
+            raise InputError(f"{sample.sample_id}: {error}") from error
 
 
 def get_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
@@ -87,62 +87,40 @@ def get_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
         device: where networks run, "cpu" or "cuda"; features are on the CPU in any case.
 
     Raises:
-        InputError: a name is unknown, a setting applies to neither side, or weights are missing or wrong.
+        InputError: weights are missing or wrong, or there is no such device.
     """
-    check_spec(spec)
+    if device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu")
     return Extractor(_rgb_extractor(spec, device), _xyz_extractor(spec, device))
-
-
-def check_spec(spec: ExtractorSpec) -> None:
-    """Raise `InputError` for an unknown name, and for a setting that neither side would heed."""
-    check_timm_name(spec.rgb)
-    check_choice("RGB extractor", spec.rgb, ("handcrafted", *RGB_NETWORKS))
-    check_choice("3D extractor", spec.xyz, ("handcrafted", "fpfh", *POINT_NETWORKS))
-    point_network = spec.xyz in POINT_NETWORKS
-    network = spec.rgb in RGB_NETWORKS or point_network
-    transformer = has_blocks(spec.rgb) or point_network
-    needs = {
-        "num_blocks": (spec.num_blocks is None or transformer, "a Transformer"),
-        "mode: released": (spec.mode == "eval" or point_network, f"one of {', '.join(POINT_NETWORKS)}"),
-        "weights: random": (spec.weights == "registry" or network, "a network"),
-    }
-    for setting, (holds, what) in needs.items():
-        if not holds:
-            raise InputError(f"extractor {spec.rgb} + {spec.xyz}: {setting} has no effect without {what}; leave it out")
-
-
-def has_blocks(rgb: str) -> bool:
-    """Whether an RGB extractor is a Transformer, which can be cut to its first blocks."""
-    return rgb in RGB_NETWORKS and RGB_NETWORKS[rgb].num_blocks is not None
 
 
 def extractor_settings(spec: ExtractorSpec) -> dict[str, dict[str, Any]]:
     """Everything but code that a pair's tokens depend on: names, settings and the SHA-256 of weights files.
 
-    Raises:
-        InputError: as for `get_extractor`.
+    The files themselves need not be there: without them records can be read, and `get_extractor` takes no others.
     """
-    check_spec(spec)
     sides = {"rgb": (spec.rgb, rgb_config(spec)), "xyz": (spec.xyz, xyz_config(spec))}
     settings = {side: {"name": name, **dataclasses.asdict(config)} for side, (name, config) in sides.items()}
     for side in settings.values():
-        if side["name"] in (*RGB_NETWORKS, *POINT_NETWORKS):
+        if "weights" in {**RGB_EXTRACTORS, **XYZ_EXTRACTORS}[side["name"]]:
             side["weights"] = weights_of(side["name"], spec)
+    if spec.mode == "released":
+        settings["xyz"]["draw"] = spec.draw
     return settings
 
 
 def weights_of(name: str, spec: ExtractorSpec) -> str:
     """SHA-256 of a network's weights file, or which random values stand in for it."""
-    from lib.extractors.weights import weights_sha256
+    from lib.extractors.weights import expected_sha256, registered
 
-    return weights_sha256(name) if spec.weights == "registry" else f"random, seed {spec.init_seed}"
+    return expected_sha256(registered(name)) if spec.weights == "registry" else f"random, seed {spec.draw}"
 
 
 def rgb_config(spec: ExtractorSpec) -> Any:
     """Settings of the RGB side."""
     if spec.rgb == "handcrafted":
         return HandcraftedRgbConfig()
-    return with_blocks(spec.rgb, spec.num_blocks if has_blocks(spec.rgb) else None)
+    return with_blocks(spec.rgb, spec.num_blocks if "num_blocks" in RGB_EXTRACTORS[spec.rgb] else None)
 
 
 def xyz_config(spec: ExtractorSpec) -> Any:
@@ -161,19 +139,19 @@ def xyz_config(spec: ExtractorSpec) -> Any:
 
 def _rgb_extractor(spec: ExtractorSpec, device: str) -> RgbExtractor:
     if spec.rgb == "handcrafted":
-        return HandcraftedRgb()
+        return HandcraftedRgb(rgb_config(spec))
     from lib.extractors.vit import TimmExtractor
 
-    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.init_seed, device)
+    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device)
 
 
 def _xyz_extractor(spec: ExtractorSpec, device: str) -> XyzExtractor:
     if spec.xyz == "handcrafted":
-        return HandcraftedXyz()
+        return HandcraftedXyz(xyz_config(spec))
     if spec.xyz == "fpfh":
         from lib.extractors.point_fpfh import PointFPFHExtractor
 
-        return PointFPFHExtractor()
+        return PointFPFHExtractor(xyz_config(spec))
     from lib.extractors.point_mae import PointMAEExtractor
 
-    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.init_seed, device)
+    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device)

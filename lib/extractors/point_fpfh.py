@@ -229,7 +229,6 @@ def point_fpfh(points: np.ndarray, normals: np.ndarray, radius_m: float, max_nei
 class PointFPFHExtractor:
     """FPFH of every foreground point, 33 dimensions, as in BTF; 3D only."""
 
-    name = "fpfh"
     xyz_dim = FPFH_DIM
 
     def __init__(self, config: FPFHConfig | None = None) -> None:
@@ -239,12 +238,9 @@ class PointFPFHExtractor:
         """Tokens (N, 33) and their centers (N, 3) in metres, both float32: the foreground pixels in row-major order.
 
         Raises:
-            InputError: the sample has no foreground, or too few points; the line names it.
+            InputError: the sample has no foreground, or too few points.
         """
         config, (points, _) = self.config, organised_points(*object_cloud(sample))
-        try:
-            normals = estimate_normals(points, config.normal_radius_m, config.normal_max_neighbors, config.orientation)
-            tokens = point_fpfh(points, normals, config.radius_m, config.max_neighbors)
-        except InputError as error:
-            raise InputError(f"{sample.sample_id}: {error}") from error
+        normals = estimate_normals(points, config.normal_radius_m, config.normal_max_neighbors, config.orientation)
+        tokens = point_fpfh(points, normals, config.radius_m, config.max_neighbors)
         return torch.from_numpy(tokens.astype(np.float32)), torch.from_numpy(points)

@@ -6,15 +6,14 @@ h = w = S / cell_px token grid, C channels.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
+from lib.config import check_rgb_name
 from lib.data import IMAGENET_MEAN, IMAGENET_STD
 from lib.errors import InputError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's `clip.load`; the other networks take ImageNet's
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-SHARPNESS_AWARE = re.compile(r"[._]sam(_in1k)?$")
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,13 @@ class TimmConfig:
     unused: tuple[str, ...] = ("head.",)
 
     def __post_init__(self) -> None:
-        check_timm_name(self.timm_name or "")
+        check_rgb_name(self.timm_name or "")
 
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w), rows and columns of tokens."""
         side = self.input_px // self.cell_px
         return side, side
-
-
-def check_timm_name(name: str) -> None:
-    """Raise `InputError` for a name that promises Segment Anything and is a classifier.
-
-    timm's `vit_base_patch16_224.sam_in1k` (formerly `.sam` and `_sam`) was trained by sharpness-aware minimization.
-    """
-    if SHARPNESS_AWARE.search(name):
-        raise InputError(
-            f"{name}: here sam is sharpness-aware minimization, an ImageNet classifier, and not Segment Anything; "
-            "choose sam_vitb16, which is timm's samvit_base_patch16.sa1b"
-        )
 
 
 RGB_NETWORKS = {

@@ -16,11 +16,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.config import check_choice
+from lib.config import check_choice, check_rgb_name
 from lib.data import IMAGENET_MEAN, IMAGENET_STD, Sample
 from lib.errors import InputError
 from lib.extractors._timm import timm
-from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, check_timm_name, with_blocks
+from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, with_blocks
 from lib.extractors.strict import load_strictly
 from lib.extractors.weights import load_state
 
@@ -202,7 +202,7 @@ class TimmExtractor:
         Raises:
             InputError: the name or a setting is unknown, or the weights are missing or do not fit.
         """
-        check_timm_name(name)
+        check_rgb_name(name)
         check_choice("RGB network", name, tuple(RGB_NETWORKS))
         check_choice(f"weights of {name}", weights, ("registry", "random"))
         self.name = name

@@ -1,4 +1,4 @@
-"""Every file of trained weights of the study: where it comes from, under which licence, and its SHA-256.
+"""Every file of trained weights of the study: where it comes from, under which license, and its SHA-256.
 
 All SHA-256 are published ones; none was computed from a download of ours. Where no source gives the exact number of
 bytes, none stands here. Hub = huggingface.co.
@@ -18,7 +18,7 @@ class WeightFile:
     Attributes:
         name: its key in `WEIGHTS`, in profiles and on the command line.
         filename: its name in a folder of weights.
-        licence: of the weights, as their authors state it.
+        license: of the weights, as their authors state it.
         citation: what to cite who uses them.
         source_note: where the SHA-256 was read.
         sha256: hexadecimal; None for an embedded file, whose card (`<stem>.json` beside it) holds it.
@@ -30,7 +30,7 @@ class WeightFile:
 
     name: str
     filename: str
-    licence: str
+    license: str
     citation: str
     source_note: str
     sha256: str | None = None
@@ -50,7 +50,7 @@ def hub_urls(model: str, revision: str, filename: str = "model.safetensors") -> 
 
 
 FILES = (
-    # Licence: file LICENSE of the repository. The name of the file is anomalib's and M3DM's; M3DM's copy on a drive was
+    # License: file LICENSE of the repository. The name of the file is anomalib's and M3DM's; M3DM's copy on a drive was
     # not compared with it.
     WeightFile(
         "point_mae",

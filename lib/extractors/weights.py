@@ -34,14 +34,14 @@ def registered(name: str) -> WeightFile:
 
 
 def weights_folders(file: WeightFile, folder: Path | str | None = None) -> list[Path]:
-    """Where a file is looked for, in this order: `folder`, $ANOMALY_WEIGHTS, weights/; the last two from the project.
+    """Where a file is looked for, in this order: `folder`, $ANOMALY_WEIGHTS, and weights/ of the project.
 
-    An embedded file lies in the package and nowhere else. A download goes to the first.
+    The last place of an embedded file is the package instead. A download goes to the first.
     """
-    if not file.urls:
-        return [EMBEDDED_FOLDER]
     given = [Path(folder)] if folder else []
-    return [*given, *(project_root() / place for place in (os.environ.get(WEIGHTS_VARIABLE), "weights") if place)]
+    variable = os.environ.get(WEIGHTS_VARIABLE)
+    last = project_root() / "weights" if file.urls else EMBEDDED_FOLDER
+    return [*given, *([Path(variable).expanduser()] if variable else []), last]
 
 
 def find_weights(name: str, folder: Path | str | None = None) -> Path:
@@ -77,7 +77,7 @@ def how_to_get(file: WeightFile) -> str:
 
 
 def download_weights(name: str, folder: Path | str | None = None, progress: bool = False) -> Path:
-    """The verified file of that name in the first of its folders, fetched where it is missing or wrong.
+    """The verified file of that name in any of its folders, fetched into the first where none has it.
 
     Args:
         name: key of `WEIGHTS`.
@@ -91,8 +91,11 @@ def download_weights(name: str, folder: Path | str | None = None, progress: bool
     if not file.urls:
         weights_sha256(name)
         return find_weights(name)
-    path = weights_folders(file, folder)[0] / file.filename
-    return download(file.urls, path, expected_sha256(file), file.size_bytes, progress)
+    folders = weights_folders(file, folder)
+    for path in (place / file.filename for place in folders):
+        if path.is_file() and _sha256_of(path, path.stat().st_size, path.stat().st_mtime_ns) == file.sha256:
+            return path
+    return download(file.urls, folders[0] / file.filename, expected_sha256(file), file.size_bytes, progress)
 
 
 def expected_sha256(file: WeightFile) -> str:

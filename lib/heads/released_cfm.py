@@ -3,6 +3,9 @@
 Facts: the released code names a pair `CFM_2Dto3D_<category>_<epochs>ep_<batch>bs.pth` and `CFM_3Dto2D_...`, in one
 folder for each category; each file is the state dict of three linear layers (input, projection, output), as in
 `MappingMLP`. The authors' README links the files for MVTec 3D-AD (250 epochs, batches of 4).
+
+They were trained on 3D features averaged over 3 x 3 pixels after projection, which `Features` does not do: scores of
+these heads on our features will differ for that reason alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What the point network sees and has to say: groups of a scene's cloud in two samplings, and their local shape.
 
 Targets are slope, curvature and surface variation of the surface around each group at several radii, taken from more
-points than the network is given. Letters: V samplings; G groups; K points per group; T targets.
+points than the network is given, and the depth within the object; a code of them is what a token has to match. Letters:
+V samplings; G groups; K points per group; T targets; D token dimension.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lib.clouds import valid_mask
 from lib.extractors.surface import local_shape, sample_surface
@@ -23,6 +25,9 @@ NORMAL_RADIUS_M = 0.002
 SHAPE_RADII_M = (0.003, 0.006, 0.012)
 TILT_RAD = 0.05  # standard deviation; boards tilt by 0.018
 NOISE_M = 2e-5  # on top of the sensor's own 0.06 mm
+HEIGHT_UNIT_M = 0.003  # about one standard deviation of a scene's heights
+TARGET_LIMIT = 3.0  # standard deviations; steep rims would rule the loss
+CODE_CONSTANT = 3.0  # about the length of ten targets of deviation 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +116,49 @@ def draw_batch(
         crops.append((groups @ turn + torch.from_numpy(noise), centers[chosen] @ turn, scene.shape[chosen]))
     groups, centers, shape = (torch.stack(part) for part in zip(*crops, strict=True))
     return groups, centers, shape
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScale:
+    """Mean and standard deviation of each shape target, (T,) float32, over all scenes."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, scenes: Sequence[SceneViews]) -> TargetScale:
+        """Statistics over all groups of the scenes."""
+        shape = torch.cat([scene.shape for scene in scenes])
+        return cls(shape.mean(dim=0), shape.std(dim=0))
+
+    def targets(self, shape: Tensor, centers: Tensor) -> Tensor:
+        """(B, G, T + 1) float32: scaled shape, and depth under the crop's mean in `HEIGHT_UNIT_M`; both limited."""
+        depth = centers[..., 2:] - centers[..., 2:].mean(dim=1, keepdim=True)
+        columns = torch.cat([(shape - self.mean) / self.std, depth / HEIGHT_UNIT_M], dim=-1)
+        return columns.clamp(-TARGET_LIMIT, TARGET_LIMIT)
+
+
+def code_axes(num_axes: int, dim: int, generator: np.random.Generator) -> Tensor:
+    """(num_axes, dim) float32 random orthonormal rows whose entries sum to zero, as a normalized token's do.
+
+    Args:
+        num_axes: less than dim.
+        dim: of a token.
+        generator: source of randomness.
+    """
+    columns = np.concatenate([np.ones((dim, 1)), generator.standard_normal((dim, num_axes))], axis=1)
+    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:].T.astype(np.float32))
+
+
+def shape_codes(targets: Tensor, axes: Tensor) -> Tensor:
+    """(..., D) float32 of mean 0 and deviation 1: where a token of these targets should lie.
+
+    A norm leaves a token's direction only, so a constant is put beside the targets: directions about it are nearly
+    linear in them. What the targets do not say has no place in a code, and is unlearnt.
+
+    Args:
+        targets: (..., T) float32.
+        axes: (T + 1, D) float32 from `code_axes`.
+    """
+    constant = torch.full_like(targets[..., :1], CODE_CONSTANT)
+    return functional.normalize(torch.cat([targets, constant], dim=-1), dim=-1) @ axes * axes.shape[1] ** 0.5

@@ -2,44 +2,37 @@
 
 After "3D Feature Prediction for Masked-AutoEncoder-Based Point Cloud Pretraining" (MaskFeat3D, Yan et al., ICLR 2024),
 which predicts normals and surface variation instead of coordinates. Ours: slope, curvature and variation at three radii
-and the height; mask tokens stay in the one network, without a decoder; visible groups are predicted too; and every
-tapped block is read by a linear head through noise, so that what can be read fills the tokens.
+and the height; mask tokens stay in the one network, without a decoder; visible groups are predicted too; and instead of
+learned heads every tapped token itself has to match a fixed code of the targets, since tokens are what is compared.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from lib.config import check_positive
 from lib.errors import InputError
 from lib.extractors.point_mae import POINT_MAE_EMBEDDED, PointMAE, PointMAEConfig
 from lib.pretraining import point_views
-from lib.pretraining.families import FAMILIES
-from lib.pretraining.point_views import SceneViews, draw_batch, scene_views
+from lib.pretraining.point_views import SceneViews, TargetScale, code_axes, draw_batch, scene_views, shape_codes
 from lib.pretraining.scenes import render_scene
-from lib.runtime import atomic_path, cpu_name, file_sha256, seeded_generator
+from lib.pretraining.training import adamw, learning_rate_share, store, thinned
+from lib.runtime import seeded_generator
 
-METHOD = "masked prediction of local surface shape (MaskFeat3D), all groups predicted through noise"
+METHOD = "masked prediction of local surface shape (MaskFeat3D); every tapped token matches a fixed code of it"
 CITATION = (
     "Yan, S., et al. 3D Feature Prediction for Masked-AutoEncoder-Based Point Cloud Pretraining. ICLR 2024; network: "
     "Pang, Y., et al. Masked Autoencoders for Point Cloud Self-supervised Learning. ECCV 2022"
 )
-HEIGHT_UNIT_M = 0.003  # about one standard deviation of a scene's heights
-TARGET_LIMIT = 3.0  # standard deviations; steep rims would rule the loss
-CODE_CONSTANT = 3.0  # about the length of ten targets of deviation 1
+INITIAL_STD = 0.02  # of linear layers, truncated normal [Point-MAE]
 
 
 @dataclass(frozen=True)
@@ -59,8 +52,8 @@ class XyzRecipe:
 
     num_scenes: int = 400
     tokens_per_step: int = 512
-    crop_sizes: tuple[int, ...] = (128, 256, 512)
-    mask_share: float = 0.2
+    crop_sizes: tuple[int, ...] = (64, 128, 256, 512)
+    mask_share: float = 0.1
     learning_rate: float = 1e-3
     warmup_steps: int = 40
     weight_decay: float = 0.05
@@ -69,6 +62,17 @@ class XyzRecipe:
     def __post_init__(self) -> None:
         check_positive(self, ("num_scenes", "tokens_per_step", "warmup_steps"), whole=True)
         check_positive(self, ("learning_rate", "gradient_limit"))
+
+
+def small_start(module: nn.Module) -> None:
+    """Linear layers start small, as in the released Point-MAE.
+
+    PyTorch's own start makes the position, which is added before every block, drown the shape of the groups.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class ShapePredictor(nn.Module):
@@ -80,6 +84,7 @@ class ShapePredictor(nn.Module):
     def __init__(self, config: PointMAEConfig) -> None:
         super().__init__()
         self.network = PointMAE(config)
+        self.network.apply(small_start)
         self.network.norm.requires_grad_(False)
         self.mask_token = nn.Parameter(torch.zeros(config.dim))
 
@@ -98,62 +103,11 @@ class ShapePredictor(nn.Module):
         return torch.stack([self.network.norm(outputs[tap]) for tap in self.network.config.taps])
 
 
-def code_axes(num_axes: int, dim: int, generator: np.random.Generator) -> Tensor:
-    """(num_axes, dim) float32 random orthonormal rows whose entries sum to zero, as a normalized token's do.
-
-    Args:
-        num_axes: less than dim.
-        dim: of a token.
-        generator: source of randomness.
-    """
-    columns = np.concatenate([np.ones((dim, 1)), generator.standard_normal((dim, num_axes))], axis=1)
-    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:].T.astype(np.float32))
-
-
-def shape_codes(targets: Tensor, axes: Tensor) -> Tensor:
-    """(..., D) float32 of mean 0 and deviation 1: where a token of these targets should lie.
-
-    A norm leaves a token's direction only, so a constant is put beside the targets: directions about it are nearly
-    linear in them. What the targets do not say has no place in a code, and is unlearnt.
-
-    Args:
-        targets: (..., T) float32.
-        axes: (T + 1, D) float32 from `code_axes`.
-    """
-    constant = torch.full_like(targets[..., :1], CODE_CONSTANT)
-    return functional.normalize(torch.cat([targets, constant], dim=-1), dim=-1) @ axes * axes.shape[1] ** 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class TargetScale:
-    """Mean and standard deviation of each shape target, (T,) float32, over all scenes."""
-
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def fit(cls, scenes: Sequence[SceneViews]) -> TargetScale:
-        """Statistics over all groups of the scenes."""
-        shape = torch.cat([scene.shape for scene in scenes])
-        return cls(shape.mean(dim=0), shape.std(dim=0))
-
-    def targets(self, shape: Tensor, centers: Tensor) -> Tensor:
-        """(B, G, T + 1) float32: scaled shape, and depth under the crop's mean in `HEIGHT_UNIT_M`; both limited."""
-        depth = centers[..., 2:] - centers[..., 2:].mean(dim=1, keepdim=True)
-        columns = torch.cat([(shape - self.mean) / self.std, depth / HEIGHT_UNIT_M], dim=-1)
-        return columns.clamp(-TARGET_LIMIT, TARGET_LIMIT)
-
-
 def render_views(num_scenes: int, config: PointMAEConfig, seed: int, progress: bool) -> list[SceneViews]:
     """Views of freshly rendered scenes; each depends on the seed and its own number only."""
     numbers = tqdm(range(num_scenes), desc="scenes", disable=not progress)
     generators = (seeded_generator("point scenes", seed, number) for number in numbers)
     return [scene_views(render_scene(each), config.num_groups, config.group_size) for each in generators]
-
-
-def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Linear rise, then half a cosine to zero; step counts from 0."""
-    return min(1.0, (step + 1) / warmup_steps) * (0.5 + 0.5 * np.cos(np.pi * step / num_steps))
 
 
 def train(
@@ -181,13 +135,7 @@ def train(
         torch.manual_seed(seed)
         model = ShapePredictor(config).to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    rest = [parameter for parameter in parameters if parameter.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    optimizer = adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_share(step, steps, recipe.warmup_steps)
     )
@@ -206,17 +154,6 @@ def train(
         schedule.step()
         losses.append(loss.item())
     return model.network.requires_grad_(True).eval().cpu(), losses
-
-
-def thinned(losses: Sequence[float], num_points: int = 200) -> list[float]:
-    """At most `num_points` means of equally long stretches of the curve, rounded to 4 digits."""
-    stretches = np.array_split(np.asarray(losses), min(num_points, len(losses)))
-    return [round(float(stretch.mean()), 4) for stretch in stretches]
-
-
-def halved(tensor: Tensor) -> Tensor:
-    """The tensor in float16; counters stay whole numbers."""
-    return tensor.half().contiguous() if tensor.is_floating_point() else tensor
 
 
 def pretrain(output: Path | str, seed: int, steps: int, device: str = "cpu", progress: bool = True) -> dict:
@@ -244,28 +181,16 @@ def pretrain(output: Path | str, seed: int, steps: int, device: str = "cpu", pro
     rendered = time.perf_counter()
     network, losses = train(scenes, config, recipe, seed, steps, device, progress)
     seconds = {"scenes": round(rendered - begin), "training": round(time.perf_counter() - rendered)}
-    path = Path(output) / f"{config.weights}.safetensors"
-    with atomic_path(path) as temporary:
-        save_file({name: halved(value) for name, value in network.state_dict().items()}, temporary)
-    card = {
-        "name": config.weights,
-        "architecture": dataclasses.asdict(config) | {"parameters": sum(each.numel() for each in network.parameters())},
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    facts = {
+        "architecture": dataclasses.asdict(config) | {"parameters": parameters},
         "method": METHOD,
         "citation": CITATION,
-        "families": list(FAMILIES),
         "recipe": dataclasses.asdict(recipe),
-        "views": {name: value for name, value in vars(point_views).items() if name.isupper()},
+        "views": {name.lower(): value for name, value in vars(point_views).items() if name.isupper()},
+        "curve": thinned(losses),
         "seed": seed,
         "steps": steps,
-        "curve": thinned(losses),
         "seconds": seconds,
-        "machine": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__.split("+")[0],
-        "date": datetime.now(UTC).date().isoformat(),
-        "sha256": file_sha256(path),
-        "licence": "MIT",
     }
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
+    return store(network, Path(output) / f"{config.weights}.safetensors", facts, device)
