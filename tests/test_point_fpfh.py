@@ -292,9 +292,9 @@ def sample_of(cloud, mask):
 def test_extractor_errors_name_the_sample():
     cloud, mask = bumpy_cloud(height=19, width=17)
     pair = Extractor(lambda sample: torch.zeros(1, 2, 2), PointFPFHExtractor())
-    with pytest.raises(InputError, match="^train/good/007: cloud: no two points lie within"):
+    with pytest.raises(InputError, match=r"^train/good/007: cloud: no two points lie within"):
         pair(sample_of(cloud * 1000, mask))
-    with pytest.raises(InputError, match="^train/good/007: no foreground pixel"):
+    with pytest.raises(InputError, match=r"^train/good/007: no foreground pixel"):
         pair(sample_of(cloud, np.zeros_like(mask)))
 
 

@@ -55,12 +55,13 @@ def test_rows_of_both_samplings_are_the_same_places(views):
     assert not torch.equal(views.centers[0], views.centers[1])
 
 
-def test_targets_of_a_sphere_are_its_curvature(scene):
+def test_curvature_of_a_sphere_is_the_radius_over_its_own(scene):
     cloud, mask = sphere_cloud(0.03, 61, 61)
-    shape = scene_views(dataclasses.replace(scene, cloud=cloud, foreground=mask), 13, 7).shape
-    assert shape.shape == (13, 3 * len(SHAPE_RADII_M))
-    assert torch.isfinite(shape).all()
-    assert (shape[:, 1] > 0).float().mean() > 0.9
+    views = scene_views(dataclasses.replace(scene, cloud=cloud, foreground=mask), 29, 7)
+    inner = views.centers[0, :, :2].norm(dim=1) < 0.009  # no neighborhood of 6 mm is cut by the border
+    assert int(inner.sum()) > 3
+    curvature = views.shape[inner][:, [1, 4]]
+    torch.testing.assert_close(curvature, torch.tensor([[0.1, 0.2]]).expand_as(curvature), rtol=0.15, atol=0)
 
 
 def test_random_turn_keeps_lengths_and_nearly_the_camera_axis():
@@ -113,10 +114,10 @@ def test_a_masked_group_is_not_seen():
 
 
 def test_loss_falls_and_seed_and_steps_decide_everything(views):
-    first, losses = xyz.train([views], TINY, RECIPE, seed=5, steps=30, device="cpu", progress=False)
-    again, repeated = xyz.train([views], TINY, RECIPE, seed=5, steps=30, device="cpu", progress=False)
+    first, losses = xyz.train([views], TINY, RECIPE, seed=5, steps=20, device="cpu", progress=False)
+    again, repeated = xyz.train([views], TINY, RECIPE, seed=5, steps=20, device="cpu", progress=False)
     other, _ = xyz.train([views], TINY, RECIPE, seed=6, steps=2, device="cpu", progress=False)
-    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:4])
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     assert losses == repeated
     states = [network.state_dict() for network in (first, again, other)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -115,11 +115,12 @@ def test_folders_are_searched_in_order(net: WeightFile, tmp_path: Path, monkeypa
     assert find_weights("net") == tmp_path / "variable" / net.filename
 
 
-def test_a_variable_that_is_no_absolute_path_starts_from_the_project(
+def test_a_variable_may_start_from_the_home_folder(
     net: WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, "nets")
-    path = put(tmp_path / "project" / "nets", net.filename, SAFE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, "~/nets")
+    path = put(tmp_path / "nets", net.filename, SAFE)
     assert find_weights("net", "elsewhere") == path
 
 
@@ -297,19 +298,23 @@ def test_a_missing_embedded_file_is_to_be_restored(embedded: Path) -> None:
     (embedded / "net.safetensors").unlink()
     line = line_for(lambda: load_state("net", "elsewhere"))
     assert line == (
-        f"weights net: no file net.safetensors in {embedded}; restore it from the repository, which it is part of"
+        f"weights net: no file net.safetensors in elsewhere, {embedded}; restore it from the repository, which it is "
+        "part of"
     )
 
 
-def test_a_download_goes_to_the_first_folder(
+def test_a_download_goes_to_the_first_folder_unless_another_has_the_file(
     net: WeightFile, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(WEIGHTS, "net", dataclasses.replace(net, urls=(server.url("missing"), server.url("whole"))))
-    assert download_weights("net") == tmp_path / "project" / "weights" / net.filename
+    first = download_weights("net", tmp_path / "mine")
+    assert first == tmp_path / "mine" / net.filename and same(load_state("net", tmp_path / "mine"))
+    project = download_weights("net")
+    assert project == tmp_path / "project" / "weights" / net.filename and len(server.requests) == 4
     monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(tmp_path / "variable"))
-    assert download_weights("net") == tmp_path / "variable" / net.filename
-    assert download_weights("net", tmp_path / "mine") == tmp_path / "mine" / net.filename
-    assert len(server.requests) == 6 and same(load_state("net", tmp_path / "mine"))
+    assert download_weights("net") == project and len(server.requests) == 4
+    project.write_bytes(b"another file")
+    assert download_weights("net") == tmp_path / "variable" / net.filename and len(server.requests) == 6
 
 
 def run_script(patch: pytest.MonkeyPatch, *given: str) -> int:

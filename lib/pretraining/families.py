@@ -1,6 +1,7 @@
 """The families of pretraining objects by name: none of synth3d's, and none drawn by synth3d's object or defect code.
 
-Toothed wheels and braids are left out, because synth3d has a tire ring and a cord.
+The nearest relatives: a gear and synth3d's tire ring are both round with teeth, a woven mat and its cord both have
+crossing strands, and some plates have empty countersinks, where synth3d has holes as defects.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lib.synth3d.layers import Layers
 Family = Callable[[np.random.Generator, Canvas], Layers]
 
 FAMILIES: dict[str, Family] = {
+    "gear": machined.gear,
     "brick": machined.brick,
     "medal": machined.medal,
     "plate": machined.plate,
@@ -30,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     "bark": grown.bark,
     "pebbles": grown.pebbles,
     "petals": grown.petals,
+    "woven": soft.woven,
     "cushion": soft.cushion,
     "foil": soft.foil,
     "pasta": soft.pasta,
