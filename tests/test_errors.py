@@ -33,6 +33,7 @@ BAD_INPUT = [
     ("get_weights", ("nope",), "InputError: weights 'nope' is unknown; choose one of point_mae, "),
     ("feature_cache", ("clear", "--profile", "nope"), PROFILE_LINE),
     ("extract_features", ("--category", "ring", "--extractor", "nope"), "InputError: extractor of profile demo 'nope'"),
+    ("pretrain", ("rgb", "--steps", "0"), "InputError: pretrain: 0 steps; give at least 1"),
     ("run_notebook", ("nope.ipynb", "out.ipynb"), "InputError: notebook nope.ipynb does not exist; notebooks lie in"),
 ]
 NO_BAD_INPUT = {"make_env", "check_site", "pack_site"}  # nothing that they call raises InputError

@@ -14,7 +14,7 @@ from lib.errors import InputError
 from lib.extractors.point_mae import POINT_MAE_EMBEDDED, PointMAE, load_point_mae
 from lib.pretraining import point_views, training, xyz
 from lib.pretraining.families import FAMILIES
-from lib.pretraining.point_views import SHAPE_RADII_M, draw_batch, random_turn, scene_views
+from lib.pretraining.point_views import draw_batch, random_turn, scene_views
 from lib.pretraining.scenes import render_scene
 from lib.runtime import file_sha256
 from lib.synth3d import CATEGORIES

@@ -20,6 +20,7 @@ from lib.config import check_choice, check_rgb_name
 from lib.data import IMAGENET_MEAN, IMAGENET_STD, Sample
 from lib.errors import InputError
 from lib.extractors._timm import timm
+from lib.extractors.embedded_vit import build_embedded_vit
 from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, with_blocks
 from lib.extractors.strict import load_strictly
 from lib.extractors.weights import load_state
@@ -52,8 +53,6 @@ def create_network(config: TimmConfig, side_px: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
         if config.timm_name is None:
-            from lib.extractors.embedded_vit import build_embedded_vit
-
             return build_embedded_vit()
         if config.family == "cnn":
             return timm.create_model(config.timm_name, pretrained=False, features_only=True, out_indices=BTF_STAGES)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.gpu
         ("clip_vitb16", None),
         ("sam_vitb16", None),
         ("wide_resnet50_2", None),
+        ("embedded_vit", None),
     ],
 )
 def test_tokens_agree_between_cpu_and_cuda(name: str, num_blocks: int | None) -> None:
