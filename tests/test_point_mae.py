@@ -451,6 +451,13 @@ def test_every_tensor_that_does_not_fit_is_listed_at_once():
         assert expected in line
 
 
+def test_a_pruned_network_checks_the_blocks_it_will_not_keep():
+    state = official_state()
+    del state["module.MAE_encoder.blocks.blocks.9.attn.proj.bias"]
+    with pytest.raises(InputError, match=r"1 missing: blocks\.blocks\.9\.attn\.proj\.bias"):
+        load_point_mae(dataclasses.replace(TINY, num_blocks=4), state)
+
+
 def test_another_network_is_refused():
     with pytest.raises(InputError, match="missing"):
         load_point_mae(TINY, torch.nn.Linear(3, 5).state_dict())

@@ -7,7 +7,6 @@ of the tapped tokens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -116,29 +115,25 @@ def random_point_mae(config: PointMAEConfig, seed: int) -> PointMAE:
         return PointMAE(config).eval()
 
 
-def encoder_state(config: PointMAEConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that the encoder should have, under its own names.
-
-    Left out are what only pre-training needs (`PRETRAINING_ONLY`) and the blocks that `config` prunes; anything else
-    stays, for `load_point_mae` to refuse.
+def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the encoder's own names, without those of `PRETRAINING_ONLY`.
 
     Args:
-        config: its depth and num_blocks say which blocks are pruned.
         state: what the official checkpoint holds under "base_model", or an encoder's own state dict.
     """
     tensors = {}
     for name, tensor in state.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
-        block = re.match(r"blocks\.blocks\.(\d+)\.", name)
-        pruned = block and config.num_blocks <= int(block[1]) < config.depth
-        if not pruned and not name.startswith(PRETRAINING_ONLY):
+        if not name.startswith(PRETRAINING_ONLY):
             tensors[name] = tensor
     return tensors
 
 
 def load_point_mae(config: PointMAEConfig, state: Mapping[str, Tensor], source: str = "Point-MAE weights") -> PointMAE:
     """The network in eval mode with the weights of a checkpoint; the global random state is left alone.
+
+    Every block of the published depth is loaded and checked; those that `config` prunes are deleted afterwards.
 
     Args:
         config: settings of the network.
@@ -148,8 +143,10 @@ def load_point_mae(config: PointMAEConfig, state: Mapping[str, Tensor], source: 
     Raises:
         InputError: one line that lists all missing, unexpected and mis-shaped tensors.
     """
-    network = random_point_mae(config, seed=0)
-    load_strictly(network, encoder_state(config, state), source)
+    network = random_point_mae(replace(config, num_blocks=config.depth), seed=0)
+    load_strictly(network, encoder_state(state), source)
+    network.blocks.blocks = network.blocks.blocks[: config.num_blocks]
+    network.config = config
     return network
 
 
