@@ -29,6 +29,7 @@ POINT_MAE_RELEASED = PointMAEConfig(batch_statistics=True, drop_path=True)
 POINT_MAE_EMBEDDED = PointMAEConfig(
     num_groups=512,
     group_size=32,
+    stride_px=2,
     dim=160,
     num_heads=5,
     encoder_widths=(64, 128, 256),
@@ -200,7 +201,7 @@ class PointMAEExtractor:
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Tokens (G, C3) float32 and their centers (G, 3) float32 in metres, on the CPU.
 
-        The points are the foreground pixels with a return in row-major order, so that the first one starts the farthest
+        The points are the foreground pixels with a return in row-major order, those on the stride, so that the first one starts the farthest
         point sample. Branches dropped depend on the seed and the sample's name: a second call gives the same.
 
         Args:
@@ -210,7 +211,8 @@ class PointMAEExtractor:
             InputError: fewer object points than groups or than points of a group.
         """
         cloud, usable = object_cloud(sample)
-        points = torch.from_numpy(cloud[usable]).to(self.device)
+        stride = self.config.stride_px
+        points = torch.from_numpy(cloud[::stride, ::stride][usable[::stride, ::stride]]).to(self.device)
         groups, centers = group_points(points, self.config.num_groups, self.config.group_size)
         drawn = seeded_generator("drop path", self.seed, sample.category, sample.sample_id).integers(2**63)
         generator = torch.Generator().manual_seed(int(drawn))

@@ -29,6 +29,8 @@ class PointMAEConfig:
     Attributes:
         num_groups: tokens of a cloud, 1024 [released CFM, M3DM; pre-trained with 64].
         group_size: points of a group, 128 [released CFM, M3DM; pre-trained with 32].
+        stride_px: every stride_px-th row and column of the image gives points, 1 = all [released]; the embedded network
+            takes every second, so that its 32 points reach half way to the next center [ours].
         dim: token dimension D, 384 [Point-MAE].
         depth: transformer blocks of the published network, 12 [Point-MAE]; `drop_path` rates are spread over them.
         num_blocks: blocks kept, 12, 8, 4 or 1 [CFM sec. 3.4]; the others are not built.
@@ -48,6 +50,7 @@ class PointMAEConfig:
 
     num_groups: int = 1024
     group_size: int = 128
+    stride_px: int = 1
     dim: int = 384
     depth: int = 12
     num_blocks: int = 12
@@ -63,8 +66,8 @@ class PointMAEConfig:
     weights: str = "point_mae"
 
     def __post_init__(self) -> None:
-        whole = ("num_groups", "group_size", "dim", "depth", "num_blocks", "num_heads", "position_width", "mlp_ratio")
-        check_positive(self, whole, whole=True)
+        sizes = ("num_groups", "group_size", "stride_px", "dim", "depth", "num_blocks", "num_heads")
+        check_positive(self, (*sizes, "position_width", "mlp_ratio"), whole=True)
         check_positive(self, ("unit_m", "drop_path_rate"))
         if self.num_blocks not in TAPS or self.num_blocks > self.depth:
             kept = ", ".join(str(number) for number in TAPS if number <= self.depth)
