@@ -13,7 +13,7 @@ from pathlib import Path
 from lib.errors import run_command_line
 
 # Batches of the stored weights: on one processor core at most 40 minutes, scenes included.
-STEPS = {"rgb": 3600, "xyz": 3000}
+STEPS = {"rgb": 3600, "xyz": 2000}
 SEED = 0
 
 

@@ -78,7 +78,7 @@ class TestStored:
         assert card["sha256"] == file_sha256(WEIGHTS)
         assert card["architecture"]["blocks"] == NUM_BLOCKS
         assert card["architecture"]["parameters"] == sum(each.numel() for each in build_embedded_vit().parameters())
-        assert card["licence"] == "MIT"
+        assert card["license"] == "MIT"
         assert "+" not in card["torch"]
 
     def test_families_are_those_of_the_code_and_none_of_synth3d(self, card):

@@ -109,19 +109,19 @@ class TestScene:
         assert set(drawn) == FAMILIES.keys()
         assert 0.15 < drawn.count("freeform") / len(drawn) < 0.25
 
-    @pytest.mark.parametrize("family", ["gear", "plate", "leaf", "petals", "circuit"])
+    @pytest.mark.parametrize("family", ["medal", "plate", "leaf", "petals", "circuit"])
     def test_the_object_lies_on_the_board(self, family):
         height = height_over_board(scene_of(family, 8))
         assert np.percentile(height, 1) > LOWEST_MM - 0.5  # the sensor's noise
         assert 2 < np.percentile(height, 99) < HIGHEST_MM + 0.5
 
     def test_refuses_an_unknown_family(self):
-        with pytest.raises(InputError, match=r"'teapot'.*gear.*freeform"):
+        with pytest.raises(InputError, match=r"'teapot'.*brick.*freeform"):
             scene_of("teapot")
 
     def test_refuses_a_tiny_picture(self):
         with pytest.raises(InputError, match=r"63.*64 or more"):
-            scene_of("gear", size=63)
+            scene_of("medal", size=63)
 
 
 class TestShapes:

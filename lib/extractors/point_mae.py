@@ -201,8 +201,9 @@ class PointMAEExtractor:
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """Tokens (G, C3) float32 and their centers (G, 3) float32 in metres, on the CPU.
 
-        The points are the foreground pixels with a return in row-major order, those on the stride, so that the first one starts the farthest
-        point sample. Branches dropped depend on the seed and the sample's name: a second call gives the same.
+        The points are the foreground pixels with a return in row-major order, those on the stride; the first one starts
+        the farthest point sample. Branches dropped depend on the seed and the sample's name: a second call gives the
+        same.
 
         Args:
             sample: a prepared sample.

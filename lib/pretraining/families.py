@@ -1,7 +1,6 @@
 """The families of pretraining objects by name: none of synth3d's, and none drawn by synth3d's object or defect code.
 
-The nearest relatives: a gear and synth3d's tire ring are both round with teeth, a woven mat and its cord both have
-crossing strands, and some plates have empty countersinks, where synth3d has holes as defects.
+Toothed wheels and braids are left out, because synth3d has a tire ring and a cord.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from lib.synth3d.layers import Layers
 Family = Callable[[np.random.Generator, Canvas], Layers]
 
 FAMILIES: dict[str, Family] = {
-    "gear": machined.gear,
     "brick": machined.brick,
     "medal": machined.medal,
     "plate": machined.plate,
@@ -32,7 +30,6 @@ FAMILIES: dict[str, Family] = {
     "bark": grown.bark,
     "pebbles": grown.pebbles,
     "petals": grown.petals,
-    "woven": soft.woven,
     "cushion": soft.cushion,
     "foil": soft.foil,
     "pasta": soft.pasta,

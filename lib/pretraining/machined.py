@@ -1,4 +1,4 @@
-"""Pretraining objects made by machines: gear, stud brick, medal, bolted plate, keyboard, circuit, tile, honeycomb."""
+"""Pretraining objects made by machines: stud brick, medal, bolted plate, keyboard, circuit, tile, honeycomb."""
 
 from __future__ import annotations
 
@@ -21,28 +21,6 @@ from lib.synth3d.canvas import Canvas, mix, smooth_noise, smoothstep
 from lib.synth3d.layers import Layers
 
 SQRT3 = 3**0.5
-
-
-def gear(generator: np.random.Generator, canvas: Canvas) -> Layers:
-    """A cast wheel with teeth, a recessed web with or without spokes, a hub and a bore."""
-    radius, thick = generator.uniform(28, 50), generator.uniform(4, 14)
-    tooth, rim = radius * generator.uniform(0.06, 0.16), radius * generator.uniform(0.66, 0.78)
-    x, y = place(generator, canvas, radius)
-    theta, rho = np.arctan2(y, x), np.hypot(x, y)
-    slack = generator.uniform(0.2, 0.8)
-    teeth = smoothstep(-slack, slack, np.cos(theta * np.float32(generator.integers(9, 40))))
-    hub = radius * generator.uniform(0.2, 0.36)
-    depth = np.minimum(radius - tooth * (1 - teeth) - rho, rho - hub * np.float32(generator.uniform(0.3, 0.6)))
-    web = smoothstep(hub - 0.5, hub + 0.5, rho) * smoothstep(rim + 0.5, rim - 0.5, rho)
-    spokes = int(generator.integers(0, 7))
-    if spokes:
-        away = np.abs(np.sin(theta * np.float32(spokes / 2))) * rho
-        web = web * smoothstep(0.0, 1.2, away - np.float32(generator.uniform(2, 5)))
-    height = thick * rise(depth, generator.uniform(0.3, 2), int(generator.integers(4)))
-    height = height - np.float32(thick * generator.uniform(0.25, 0.85)) * web
-    colors = palette(generator, 2)
-    albedo = material(generator, canvas, mix(colors[0], colors[1], web * np.float32(generator.random())))
-    return solid(canvas, depth, height, albedo, generator.uniform(0, 0.6))
 
 
 def brick(generator: np.random.Generator, canvas: Canvas) -> Layers:
@@ -90,11 +68,9 @@ def medal(generator: np.random.Generator, canvas: Canvas) -> Layers:
 
 
 def _screw(generator: np.random.Generator, u: np.ndarray, v: np.ndarray, radius: float, drive: int) -> np.ndarray:
-    """Array like `u`: height over the plate of a sunk screw, or of an empty countersink (drive 4)."""
+    """Array like `u`: height over the plate of a sunk screw of one of four drives."""
     rho = np.hypot(u, v)
     sink = -generator.uniform(0.8, 2.5) * np.clip((radius * 1.3 - rho) / (radius * 0.8), 0, 1)
-    if drive == 4:
-        return sink
     head = generator.uniform(0.3, 2.5) * np.sqrt(np.maximum(1 - (rho / np.float32(radius)) ** 2, 0))
     angle = generator.uniform(0, np.pi)
     slot = np.abs(u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle)))
@@ -107,7 +83,7 @@ def _screw(generator: np.random.Generator, u: np.ndarray, v: np.ndarray, radius:
 
 
 def plate(generator: np.random.Generator, canvas: Canvas) -> Layers:
-    """A sheet with countersinks and screws of one drive, a milled step and brushed metal or paint."""
+    """A sheet with screws of one drive, a milled step and brushed metal or paint."""
     half = generator.uniform(22, 38, 2)
     x, y = place(generator, canvas, float(np.hypot(*half)))
     corner = generator.uniform(1, 8)
@@ -123,7 +99,7 @@ def plate(generator: np.random.Generator, canvas: Canvas) -> Layers:
     u, v, row, column = cells(x, y, pitch, pitch * generator.uniform(0.8, 1.2), float(generator.choice([0, 0.5])))
     whole = box_depth(x - u, y - v, half[0], half[1], corner) > 1.4 * radius  # no screw across the edge
     used = (per_cell(generator, row, column) < generator.uniform(0.4, 1)) & whole
-    height = height + used * _screw(generator, u, v, radius, int(generator.integers(5)))
+    height = height + used * _screw(generator, u, v, radius, int(generator.integers(4)))
     disc = smoothstep(0.3, -0.3, np.hypot(u, v) - radius) * used
     return solid(canvas, depth, height, mix(albedo, colors[1], disc), generator.uniform(0, 0.6))
 

@@ -1,4 +1,4 @@
-"""Pretraining objects of cloth, foil, dough and free shape: mat, cushion, foil, pasta, terraces, freeform."""
+"""Pretraining objects of cloth, foil, dough and free shape: cushion, foil, pasta, terraces, freeform."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from lib.pretraining.shapes import (
     cells,
     glyph_depth,
     per_cell,
-    pick,
     pile,
     place,
     rise,
@@ -24,29 +23,6 @@ from lib.synth3d.canvas import Canvas, mix, smooth_noise, smoothstep
 from lib.synth3d.layers import Layers
 
 Primitive = Callable[[np.random.Generator, Canvas], np.ndarray]
-
-
-def woven(generator: np.random.Generator, canvas: Canvas) -> Layers:
-    """A mat of flat strips that go over and under each other, plain or twill."""
-    x, y, depth = silhouette(generator, canvas)
-    pitch, float_length = generator.uniform(2.5, 11), int(generator.integers(1, 4))
-    u, v, row, column = cells(x, y, pitch, pitch)
-    lifted = ((row + column) % (2 * float_length)) < float_length
-    round_power = generator.uniform(0.2, 0.6)
-    fill = generator.uniform(0.8, 1.0) * pitch / 2
-    amplitude = generator.uniform(0.5, 0.3 * pitch + 0.5)
-    heights, tints, colors = [], [], palette(generator, 4)
-    for across, along, line, over in ((v, u, row, lifted), (u, v, column, ~lifted)):
-        profile = np.maximum(1 - (across / np.float32(fill)) ** 2, 0) ** np.float32(round_power)
-        swing = np.cos(along * np.float32(np.pi / pitch)) * (2 * over - 1)
-        heights.append(np.where(profile > 0, 2 + amplitude * (1.2 + profile + swing), 0.6))
-        fibre = np.sin(across * np.float32(generator.uniform(4, 9)))
-        shade = 1 + 0.08 * fibre * (profile > 0)
-        tints.append(pick(colors[:3], per_cell(generator, line, np.zeros_like(line))) * shade[..., None])
-    top = heights[0] > heights[1]
-    height = np.where(top, heights[0], heights[1]) * rise(depth, 1.0, 2)
-    albedo = np.where(top[..., None], tints[0], tints[1])
-    return solid(canvas, depth, height, material(generator, canvas, albedo), generator.uniform(0, 0.4))
 
 
 def cushion(generator: np.random.Generator, canvas: Canvas) -> Layers:

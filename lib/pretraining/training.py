@@ -48,7 +48,7 @@ def store(network: nn.Module, path: Path, facts: Mapping[str, Any], device: str)
     Args:
         network: whose state is stored whole.
         path: of the weights, `.safetensors`.
-        facts: of the training; families, machine, versions, date, SHA-256 and licence are added.
+        facts: of the training; families, machine, versions, date, SHA-256 and license are added.
         device: where it was trained.
     """
     with atomic_path(path) as temporary:
@@ -62,7 +62,7 @@ def store(network: nn.Module, path: Path, facts: Mapping[str, Any], device: str)
         "torch": torch.__version__.split("+")[0],
         "date": datetime.now(UTC).date().isoformat(),
         "sha256": file_sha256(path),
-        "licence": "MIT",
+        "license": "MIT",
     }
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
