@@ -118,17 +118,26 @@ def relief_picture(cloud: Tensor | np.ndarray, foreground: Tensor | np.ndarray) 
     return np.where(foreground[..., None], shaded, picture)
 
 
-def loss_curves(history: Mapping[str, Sequence[float]], labels: Mapping[str, str]) -> Figure:
-    """Training loss of each direction against epochs.
+def loss_curves(
+    history: Mapping[str, Sequence[float]],
+    labels: Mapping[str, str],
+    xlabel: str = "epoch",
+    ylabel: str = "mean cosine distance",
+    span: float | None = None,
+) -> Figure:
+    """Training losses against epochs.
 
     Args:
         history: mean loss of each epoch by name.
         labels: legend text by name.
+        xlabel, ylabel: texts at the axes.
+        span: where each curve ends on the x axis, for curves of unequal length; None = at its number of epochs.
     """
     figure, axis = plt.subplots(figsize=(5.2, 2.6))
     for name, curve in history.items():
-        axis.plot(np.arange(1, len(curve) + 1), curve, label=labels[name])
-    axis.set(xlabel="epoch", ylabel="mean cosine distance", ylim=(0, None))
+        epochs = np.arange(1, len(curve) + 1)
+        axis.plot(epochs if span is None else epochs * span / len(curve), curve, label=labels[name])
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     axis.legend(frameon=False)
     return figure
 
