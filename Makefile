@@ -50,7 +50,7 @@ show-features: $(ENV)  ## space that the cached features of a profile take
 clear-features: $(ENV)  ## delete the cached features of a profile
 	@$(PYTHON) data_scripts/feature_cache.py clear --profile $(PROFILE)
 
-pretrain: $(ENV)  ## train the embedded networks again, 40 minutes each on one core
+pretrain: $(ENV)  ## train the embedded networks again, about half an hour each on one core
 	@$(PYTHON) data_scripts/pretrain.py rgb
 	@$(PYTHON) data_scripts/pretrain.py xyz
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib import experiment
+from lib import experiment, feature_store
 from lib.config import BLIND, CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring, project_root
 from lib.errors import InputError
 from lib.extractors import extractor_settings
-from lib.feature_store import category_features, extract_features
+from lib.feature_store import COMPUTING_PACKAGES, category_features, extract_features
 from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
@@ -65,7 +65,7 @@ experiment.run(study_in(sys.argv[1]), "cfm", "dome", 0)
 ONE_OF_TWO = """
 import json, sys, time
 from pathlib import Path
-from lib import experiment
+from lib import experiment, feature_store
 from tests.fixture_study import study_in
 folder, name = Path(sys.argv[1]), sys.argv[2]
 real, computed = experiment.compute, []
@@ -143,7 +143,7 @@ class TestRecord:
         assert record["config"]["preparation"]["image_size"] == 224
         assert record["inputs"].keys() == {"dataset", "threads", "device", "data", "versions", "code"}
         assert (record["inputs"]["dataset"], record["inputs"]["device"]) == ("fixture", "cpu")
-        assert record["inputs"]["versions"].keys() == {"torch", "numpy", "scipy"}
+        assert record["inputs"]["versions"].keys() == set(COMPUTING_PACKAGES)
         assert {name: len(curve) for name, curve in record["history"].items()} == {"rgb_to_xyz": 2, "xyz_to_rgb": 2}
         assert record["run"].keys() >= {"fit_seconds", "predict_seconds", "peak_memory_mb", "cpu", "date", "versions"}
 
@@ -207,8 +207,8 @@ class TestKeeping:
         assert asks_to_compute(finished, monkeypatch)
 
     def test_changed_versions_compute_again(self, finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
-        versions = experiment.package_versions()
-        monkeypatch.setattr(experiment, "package_versions", lambda: {**versions, "torch": "0.0"})
+        versions = feature_store.package_versions()
+        monkeypatch.setattr(feature_store, "package_versions", lambda: {**versions, "torch": "0.0"})
         assert asks_to_compute(finished, monkeypatch)
 
     def test_changed_meaning_of_a_variant_computes_again(
