@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import runpy
 import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 import torch
 
 from lib import feature_store
-from lib.config import ExtractorSpec
+from lib.config import ExtractorSpec, project_root
 from lib.data import SPLITS
 from lib.errors import InputError
 from lib.extractors import get_extractor
@@ -317,3 +320,21 @@ def test_stored_json_is_none_where_it_cannot_be_read(tmp_path: Path) -> None:
     assert feature_store.stored_json(path) == {"a": [1, None]}
     path.write_text('{"a": [1')
     assert feature_store.stored_json(path) is None
+
+
+def test_command_line_shows_and_clears(
+    study: FixtureProfile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lib.profiles.load_profile", lambda name: study)
+    script = str(project_root() / "data_scripts" / "feature_cache.py")
+
+    def output(action: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["feature_cache", action])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert re.search(rf"handcrafted\+handcrafted +{NUM_SAMPLES} samples +\d+ MB", output("show"))
+    assert "of features of profile fixture deleted" in output("clear")
+    assert feature_files(study) == {} and output("show").startswith("0 MB in all")
