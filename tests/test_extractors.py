@@ -82,8 +82,8 @@ def test_handmade_features_never_load_timm() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=project_root(), check=True)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_one_line() -> None:
+def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="device cuda: PyTorch finds no CUDA device here; choose cpu"):
         get_extractor(HANDCRAFTED, "cuda")
 

@@ -19,6 +19,7 @@ from lib.clouds import valid_mask
 from lib.extractors.surface import local_shape, sample_surface
 from lib.neighbors import farthest_points, group_neighbors, nearest_points
 from lib.pretraining.scenes import Scene
+from lib.pretraining.training import zero_sum_frame
 
 STRIDE_PX = 2  # 32 neighbors on the full grid of 0.5 mm reach 1.6 mm, less than half way to the next center
 NORMAL_RADIUS_M = 0.002
@@ -146,8 +147,7 @@ def code_axes(num_axes: int, dim: int, generator: np.random.Generator) -> Tensor
         dim: of a token.
         generator: source of randomness.
     """
-    columns = np.concatenate([np.ones((dim, 1)), generator.standard_normal((dim, num_axes))], axis=1)
-    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:].T.astype(np.float32))
+    return zero_sum_frame(generator.standard_normal((dim, num_axes))).T
 
 
 def shape_codes(targets: Tensor, axes: Tensor) -> Tensor:

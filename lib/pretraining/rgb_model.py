@@ -17,6 +17,7 @@ from torch.nn import functional
 from lib.config import check_positive
 from lib.extractors.embedded_vit import DIM
 from lib.pretraining.rgb_views import descriptors
+from lib.pretraining.training import zero_sum_frame
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,8 @@ def orthonormal_frame(dim: int, num_descriptors: int, generator: np.random.Gener
         num_descriptors: D.
         generator: source of the random directions.
     """
-    columns = generator.standard_normal((dim, num_descriptors + 2))
-    columns[:, 0] = 1
-    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:]).float()
+    drawn = generator.standard_normal((dim, num_descriptors + 2))  # the stored weights' stream: one column is not used
+    return zero_sum_frame(drawn[:, 1:])
 
 
 def whitening_filters(crops: Tensor, floor: float) -> tuple[Tensor, Tensor]:

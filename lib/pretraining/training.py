@@ -31,6 +31,16 @@ def adamw(parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))  # MAE's second beta
 
 
+def zero_sum_frame(directions: np.ndarray) -> Tensor:
+    """(dim, n) float32 with orthonormal columns that sum to zero, as the tokens of a LayerNorm do.
+
+    Args:
+        directions: (dim, n) random directions, n < dim.
+    """
+    columns = np.concatenate([np.ones((len(directions), 1)), directions], axis=1)
+    return torch.from_numpy(np.linalg.qr(columns)[0][:, 1:]).float()
+
+
 def thinned(values: Sequence[float], num_points: int = 200) -> list[float]:
     """At most `num_points` means of equally long stretches of a curve, rounded to 4 digits."""
     stretches = np.array_split(np.asarray(values), min(num_points, len(values)))
