@@ -3,6 +3,7 @@
 BOOTSTRAP ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= demo
 CORES ?= all
+DEVICE ?= cpu
 NUMBER ?= 5
 PORT ?= 8000
 
@@ -15,7 +16,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-gpu ablations check-records weights show-features clear-features pretrain serve dist clean
+.PHONY: help env book test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,8 +36,11 @@ test: $(ENV)  ## ruff, then the tests
 test-gpu: $(ENV)  ## the tests that need a GPU
 	@$(PYTHON) -m pytest -q -m gpu
 
-ablations: $(ENV)  ## remake the curated ablation records in results/
-	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE)
+bench: $(ENV)  ## time and memory of LSFA at the paper's size (DEVICE=cpu)
+	@$(PYTHON) data_scripts/bench.py --device $(DEVICE)
+
+ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these)
+	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)"
 
 check-records: $(ENV)  ## recompute NUMBER=5 curated experiments drawn at random and compare
 	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)

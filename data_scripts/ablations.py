@@ -1,36 +1,71 @@
 """Remake the curated ablation records of a profile, or recompute some and compare them with what is stored.
 
-python data_scripts/ablations.py remake            # results/<profile>/ is written anew
-python data_scripts/ablations.py check --number 5  # five experiments drawn at random must agree
+python data_scripts/ablations.py remake                                 # results/<profile>/ is written anew
+python data_scripts/ablations.py remake --names "lsfa*" --missing       # only what is not there yet
+python data_scripts/ablations.py check --number 5                       # five experiments drawn at random must agree
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from fnmatch import fnmatch
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from lib.errors import InputError, run_command_line
-from lib.experiment import recompute, record_differences, results_root
+from lib.experiment import is_curated, recompute, record_differences, results_root
 from lib.profiles import Profile, load_profile
 from lib.records import record_path, write_record
 
 TOLERANCE = 2e-3  # other processors sum in another order; on one machine the records agree exactly
 
 
-def planned_ablations(profile: Profile) -> list[tuple[str, str, int]]:
-    """(method, category, seed) of every ablation the profile plans."""
-    specs = [spec for spec in profile.methods.values() if spec.ablation]
+def planned_ablations(profile: Profile, pattern: str = "*") -> list[tuple[str, str, int]]:
+    """(method, category, seed) of every ablation the profile plans whose method fits the pattern.
+
+    Raises:
+        InputError: a pattern that no ablation fits.
+    """
+    specs = [spec for spec in profile.methods.values() if spec.ablation and fnmatch(spec.name, pattern)]
+    if not specs and pattern != "*":
+        raise InputError(f"profile {profile.name} plans no ablation named {pattern}; see profiles/{profile.name}.yaml")
     return [(spec.name, category, seed) for spec in specs for category in spec.categories for seed in spec.seeds]
 
 
-def remake(profile: Profile) -> None:
-    """Compute every ablation and write its records to `results/`."""
-    for method, category, seed in tqdm(planned_ablations(profile), desc="ablations"):
-        for variant, record in recompute(profile, method, category, seed).items():
-            write_record(record_path(results_root(profile), method, category, variant, seed), record)
+def remake_one(profile_name: str, method: str, category: str, seed: int) -> None:
+    """Compute one ablation and write its records to `results/`."""
+    profile = load_profile(profile_name)
+    for variant, record in recompute(profile, method, category, seed).items():
+        write_record(record_path(results_root(profile), method, category, variant, seed), record)
+
+
+def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) -> None:
+    """Compute ablations, some at a time, each in a process of its own with the profile's number of threads.
+
+    Args:
+        profile: names the ablations.
+        pattern: of the names of methods, as for files.
+        only_missing: leave those alone whose records are there and agree with the settings.
+        num_jobs: how many at a time.
+    """
+    planned = planned_ablations(profile, pattern)
+    if only_missing:
+        planned = [entry for entry in planned if not is_curated(profile, *entry)]
+    os.environ["OMP_NUM_THREADS"] = str(profile.threads)  # read by the processes that start now
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_jobs, mp_context=context) as pool:
+        futures = [pool.submit(remake_one, profile.name, *entry) for entry in planned]
+        try:
+            for future in tqdm(as_completed(futures), desc="ablations", total=len(futures)):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def check(profile: Profile, number: int, draw_seed: int | None) -> int:
@@ -47,18 +82,23 @@ def check(profile: Profile, number: int, draw_seed: int | None) -> int:
 
 
 def main() -> int:
-    """Command line: remake | check [--number N] [--draw-seed S] [--profile NAME]; exit status 1 on differences."""
+    """Command line: remake | check, see the options; exit status 1 when a check finds differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("remake", "check"))
     parser.add_argument("--profile", default="demo")
+    parser.add_argument("--names", default="*", help="pattern of the methods to remake")
+    parser.add_argument("--missing", action="store_true", help="remake only what is not there or has other settings")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="experiments at a time")
     parser.add_argument("--number", type=int, default=5)
     parser.add_argument("--draw-seed", type=int, default=None)
     arguments = parser.parse_args()
     if arguments.number < 1:
         raise InputError(f"--number {arguments.number} would check nothing; give 1 or more")
+    if arguments.jobs < 1:
+        raise InputError(f"--jobs {arguments.jobs} would compute nothing; give 1 or more")
     profile = load_profile(arguments.profile)
     if arguments.action == "remake":
-        remake(profile)
+        remake(profile, arguments.names, arguments.missing, arguments.jobs)
         return 0
     return 1 if check(profile, arguments.number, arguments.draw_seed) else 0
 

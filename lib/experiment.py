@@ -20,14 +20,34 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import CFM_VARIANTS, BlindConfig, CFMConfig, NearestNeighborConfig, check_choice, project_root
+from lib.config import (
+    CFM_VARIANTS,
+    AdaptedConfig,
+    BlindConfig,
+    CFMConfig,
+    FusionConfig,
+    LSFAConfig,
+    NearestNeighborConfig,
+    PatchCoreConfig,
+    check_choice,
+    project_root,
+)
 from lib.errors import InputError
-from lib.feature_store import category_features, dataset_name, ensure_data, feature_settings, lock_path
+from lib.feature_store import (
+    category_features,
+    data_fingerprint,
+    dataset_name,
+    ensure_data,
+    feature_settings,
+    lock_path,
+)
 from lib.features import Features
 from lib.heads import Prediction
+from lib.heads.adapted import AdaptedHead, FusedHead
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM
-from lib.heads.memory_bank import NearestNeighbor
+from lib.heads.lsfa import LSFA
+from lib.heads.memory_bank import NearestNeighbor, PatchCore
 from lib.metrics import evaluate, evaluate_by_defect
 from lib.profiles import MethodSpec, Profile
 from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
@@ -35,7 +55,16 @@ from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
 
 PEAK_MEMORY_UNITS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
-HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor, BlindConfig: Blind}
+HEADS = {
+    CFMConfig: CFM,
+    NearestNeighborConfig: NearestNeighbor,
+    PatchCoreConfig: PatchCore,
+    LSFAConfig: LSFA,
+    AdaptedConfig: AdaptedHead,
+    FusionConfig: FusedHead,
+    BlindConfig: Blind,
+}
+VALIDATED = (PatchCoreConfig, LSFAConfig, FusionConfig)  # their averages are scaled by the validation split
 
 
 def make_head(config: Any, sample: Features, device: str) -> Any:
@@ -115,6 +144,9 @@ def results_root(profile: Profile) -> Path:
 def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category: str) -> dict[str, Any]:
     """`config` and `inputs` of a record: all that its numbers depend on but seed and variant."""
     settings = feature_settings(profile, root, category, spec.extractor)
+    data = settings["data"]
+    if trains_on_all(spec.config):
+        data = {name: data_fingerprint(ensure_data(profile, name), name) for name in profile.categories}
     config = {
         "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
         "extractor": settings["extractor"],
@@ -125,16 +157,34 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "dataset": dataset_name(profile),
         "threads": profile.threads,
         "device": profile.device,
-        "data": settings["data"],
+        "data": data,
         "versions": settings["versions"],
         "code": code_fingerprint("lib.experiment", project_root()),
     }
     return {"config": config, "inputs": inputs}
 
 
+def trains_on_all(config: Any) -> bool:
+    """True where LSFA's adaptors learn from every category of the profile."""
+    parts = (config, getattr(config, "lsfa", None), getattr(config, "banks", None))
+    return any(isinstance(part, LSFAConfig) and part.scope == "all" for part in parts)
+
+
+def further_training_data(profile: Profile, spec: MethodSpec, category: str, progress: bool) -> dict[str, Any]:
+    """What a head's `fit` takes beside the category's training split, by argument name."""
+    further: dict[str, Any] = {}
+    if isinstance(spec.config, VALIDATED):
+        further["validation"] = category_features(profile, category, "validation", spec.extractor, progress)
+    if trains_on_all(spec.config):
+        further["all_categories"] = {
+            name: category_features(profile, name, "train", spec.extractor, progress) for name in profile.categories
+        }
+    return further
+
+
 def variant_config(identity: dict[str, Any], spec: MethodSpec, variant: str) -> dict[str, Any]:
     """`config` of one variant's record: the experiment's, and what the variant's name stands for."""
-    is_cfm = isinstance(spec.config, CFMConfig)
+    is_cfm = isinstance(getattr(spec.config, "head", spec.config), CFMConfig)
     return {**identity["config"], "variant": dataclasses.asdict(CFM_VARIANTS[variant]) if is_cfm else {"name": variant}}
 
 
@@ -166,10 +216,11 @@ def compute(
     """Train, predict, measure and store; see `run`."""
     torch.set_num_threads(profile.threads)
     train = category_features(profile, category, "train", spec.extractor, progress)
+    further = further_training_data(profile, spec, category, progress)
     test = category_features(profile, category, "test", spec.extractor, progress)
     started = time.perf_counter()
     head = make_head(spec.config, train[0], profile.device)
-    history = head.fit(train, seed, progress)
+    history = head.fit(train, seed, progress, **further)
     fitted = time.perf_counter()
     bar = tqdm(test, desc=f"{spec.name} {category}", disable=not progress)
     predictions = [head.predict(sample, spec.variants) for sample in bar]
@@ -265,6 +316,13 @@ def recompute(profile: Profile, method: str, category: str, seed: int) -> dict[s
     identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
     with FileLock(lock_path(profile, f"{method}-{category}-s{seed}")):
         return compute(profile, spec, category, seed, identity, progress=False)
+
+
+def is_curated(profile: Profile, method: str, category: str, seed: int) -> bool:
+    """True when `results/` holds records of every variant that agree with the profile's settings; see `run`."""
+    spec = planned(profile, method, category, seed)
+    identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
+    return bool(matching_records(results_root(profile), spec, category, seed, identity, curated=True))
 
 
 def record_differences(profile: Profile, method: str, category: str, seed: int, tolerance: float) -> list[str]:

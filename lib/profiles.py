@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lib.config import INSTANCES, VARIANTS, ExtractorSpec, check_choice, check_positive, project_root, resolve
+from lib.config import INSTANCES, ExtractorSpec, check_choice, check_positive, project_root, resolve, variants_of
 from lib.errors import InputError
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
@@ -122,7 +122,7 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     if "instance" not in entry:
         raise InputError(f"method {name} names no instance; add one of {', '.join(INSTANCES)}")
     config = resolve(entry["instance"], entry.get("overrides") or {})
-    all_variants = VARIANTS[type(config)]
+    all_variants = variants_of(config)
     variants = as_tuple(f"variants of method {name}", entry.get("variants", all_variants))
     for variant in variants:
         check_choice(f"variant of method {name}", variant, all_variants)

@@ -7,7 +7,27 @@ from typing import Any
 
 import pytest
 
-from lib.config import CFM_DEMO, CFM_PAPER, CFM_RELEASED, CFM_VARIANTS, CFMConfig, ExtractorSpec, Scoring, resolve
+from lib.config import (
+    CFM_DEMO,
+    CFM_PAPER,
+    CFM_RELEASED,
+    CFM_VARIANTS,
+    FUSION_VARIANTS,
+    INSTANCES,
+    LSFA_DEMO,
+    LSFA_PAPER,
+    LSFA_RELEASED,
+    MODALITIES,
+    PATCHCORE,
+    PATCHCORE_VARIANTS,
+    CFMConfig,
+    ExtractorSpec,
+    LSFAConfig,
+    PatchCoreConfig,
+    Scoring,
+    resolve,
+    variants_of,
+)
 from lib.errors import InputError
 
 
@@ -15,6 +35,127 @@ def test_papers_and_released_settings() -> None:
     assert CFMConfig(None, 1e-3, 250, 4, None, "constant") == CFM_PAPER
     assert dataclasses.replace(CFM_RELEASED, num_epochs=250) == CFM_PAPER and CFM_RELEASED.num_epochs == 50
     assert Scoring() == CFM_VARIANTS["product"] == Scoring("product", "gaussian", 4.0, "paper")
+
+
+COMMON = {  # to both instances of LSFA: reference facts, section 4
+    "grid_side": 56,
+    "coreset_fraction": 0.1,
+    "projection_eps": 0.9,
+    "reweight_rows": 3,
+    "image_score": "patch",
+    "blur_sigma_px": 4.0,
+    "num_heads": 12,
+    "mlp_ratio": 4,
+    "projection_dim": 512,
+    "normalize": True,
+    "temperature": 1.0,
+    "num_clusters": 1,
+    "patches_per_image": None,
+    "weight_la": 1.0,
+    "reduction": "mean",
+    "local_bank_rows": 60_000,
+    "global_bank_rows": 100,
+    "weight_decay": 0.01,
+    "warmup_epochs": 1,
+    "batch_size": 8,
+}
+
+
+def test_lsfa_of_the_paper() -> None:
+    own = {
+        "softmax": "joint",
+        "negatives": "image",
+        "weight_ga": 1.0,
+        "weight_lc": 1.0,
+        "weight_gc": 1.0,
+        "ifc_from_step": 0,
+        "ifc_full_bank": False,
+        "scope": "category",
+        "learning_rate": 2e-3,
+        "num_epochs": 20,
+        "schedule_epochs": None,
+    }
+    assert dataclasses.asdict(LSFA_PAPER) == {**COMMON, **own}
+
+
+def test_lsfa_as_its_released_code_would_run() -> None:
+    own = {
+        "softmax": "rows",
+        "negatives": "batch",
+        "weight_ga": 0.1,
+        "weight_lc": 0.9,
+        "weight_gc": pytest.approx(0.9 * 0.4),
+        "ifc_from_step": 60,
+        "ifc_full_bank": True,
+        "scope": "all",
+        "learning_rate": 3e-4,
+        "num_epochs": 2,
+        "schedule_epochs": 100,
+    }
+    assert dataclasses.asdict(LSFA_RELEASED) == {**COMMON, **own}
+
+
+def test_patchcore_alone_is_the_patchcore_of_lsfa() -> None:
+    assert PatchCoreConfig(**{f.name: getattr(LSFA_PAPER, f.name) for f in dataclasses.fields(PATCHCORE)}) == PATCHCORE
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"softmax": "columns"}, "softmax 'columns' is unknown; choose one of joint, rows"),
+        ({"negatives": "bank"}, "negatives 'bank' is unknown; choose one of image, batch"),
+        ({"reduction": "max"}, "reduction 'max' is unknown; choose one of mean, sum"),
+        ({"scope": "dataset"}, "scope 'dataset' is unknown; choose one of category, all"),
+        ({"image_score": "mean"}, "image_score 'mean' is unknown; choose one of patch, map"),
+        ({"num_heads": 0}, "LSFAConfig.num_heads is 0; give a whole number of at least 1"),
+        ({"mlp_ratio": 2.5}, "mlp_ratio is 2.5; give a whole number"),
+        ({"num_clusters": 0}, "num_clusters is 0; give a whole number"),
+        ({"patches_per_image": 0}, "patches_per_image is 0; give a whole number"),
+        ({"batch_size": True}, "batch_size is True; give a whole number"),
+        ({"local_bank_rows": 0}, "local_bank_rows is 0; give a whole number"),
+        ({"global_bank_rows": -1}, "global_bank_rows is -1; give a whole number"),
+        ({"schedule_epochs": 0}, "schedule_epochs is 0; give a whole number"),
+        ({"temperature": 0}, "temperature is 0; give a positive number"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; give a positive number, in YAML with a point"),
+        ({"weight_la": -1.0}, "weight_la is -1.0; give a positive number"),
+        ({"weight_gc": float("nan")}, "weight_gc is nan; give a positive number"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; give a positive number"),
+        ({"ifc_from_step": -1}, "ifc_from_step is -1; give a whole number"),
+        ({"num_epochs": 0.5}, "num_epochs is 0.5; give a whole number"),
+        ({"warmup_epochs": -1}, "warmup_epochs is -1; give a whole number"),
+        ({"grid_side": 0}, "grid_side is 0; give a whole number"),
+        ({"reweight_rows": 1}, "reweight_rows is 1, the nearest row alone; give at least 2"),
+        ({"coreset_fraction": 1.1}, "coreset_fraction is 1.1; give a share of at most 1"),
+        ({"coreset_fraction": 0}, "coreset_fraction is 0; give a positive number"),
+        ({"projection_eps": 1.0}, "projection_eps is 1.0; give a distortion below 1"),
+        ({"blur_sigma_px": 0}, "blur_sigma_px is 0; give a positive number"),
+    ],
+)
+def test_settings_of_lsfa_that_cannot_work_are_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LSFAConfig(**changes)
+
+
+def test_settings_of_lsfa_that_may_be_zero_or_none() -> None:
+    zeros = dict.fromkeys(("weight_la", "weight_ga", "weight_lc", "weight_gc", "weight_decay"), 0.0)
+    counts = dict.fromkeys(("ifc_from_step", "num_epochs", "warmup_epochs"), 0)
+    absent = dict.fromkeys(("grid_side", "projection_eps", "reweight_rows", "patches_per_image", "schedule_epochs"))
+    changes = {**zeros, **counts, **absent, "coreset_fraction": 1}
+    assert {name: getattr(resolve("LSFA_DEMO", changes), name) for name in changes} == changes
+
+
+def test_every_instance_knows_its_variants() -> None:
+    found = {name: variants_of(config) for name, config in INSTANCES.items()}
+    assert found["PATCHCORE"] == found["LSFA_DEMO"] == found["LSFA_RELEASED"] == PATCHCORE_VARIANTS
+    assert found["LSFA_DEMO_CFM"] == found["CELLS_CFM"] == found["CFM_DEMO"] == tuple(CFM_VARIANTS)
+    assert found["LSFA_DEMO_NEAREST_NEIGHBOR"] == found["NEAREST_NEIGHBOR"] == MODALITIES
+    assert found["CFM_LSFA_DEMO"] == FUSION_VARIANTS and found["BLIND"] == ("outline",)
+
+
+def test_adapted_heads_and_their_comparison_differ_in_the_adaptors_alone() -> None:
+    adapted, frozen = INSTANCES["LSFA_DEMO_CFM"], INSTANCES["CELLS_CFM"]
+    assert adapted.lsfa == LSFA_DEMO and dataclasses.replace(adapted, lsfa=None) == frozen
+    assert frozen.head == CFM_DEMO == INSTANCES["CFM_LSFA_DEMO"].cfm
 
 
 @pytest.mark.parametrize("settings", [{"aggregation": "mean"}, {"blur": "median"}, {"score_rule": "mine"}])

@@ -22,12 +22,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Imports go down a floor or stay on it, never up, and never in a circle. A new module gets its entry here.
 FLOORS = {
-    0: ("errors", "config", "profiles", "runtime", "sources", "downloads"),
+    0: ("errors", "config", "profiles", "runtime", "sources", "downloads", "seeding"),
     1: (
-        "clouds", "neighbors", "grids", "losses", "sampling",
-        "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
+        "clouds",
+        "neighbors",
+        "grids",
+        "losses",
+        "sampling",
+        "pixel_metrics",
+        "metrics",
+        "resampled_metrics",
+        "bootstrap",
+        "bank_search",
+        "coreset",
+        "fifo",
     ),
-    2: ("decoding", "data", "preparation", "features", "synth3d", "records", "comparisons", "toy"),
+    2: ("decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "toy"),
     3: ("extractors",),
     4: ("heads",),
     5: ("pretraining", "feature_store", "experiment", "extraction_cost"),

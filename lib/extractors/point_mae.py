@@ -23,6 +23,7 @@ from lib.extractors.weights import load_state
 from lib.features import object_cloud
 from lib.neighbors import group_points
 from lib.runtime import seeded_generator
+from lib.seeding import torch_seed
 
 POINT_MAE_EVAL = PointMAEConfig()
 POINT_MAE_RELEASED = PointMAEConfig(batch_statistics=True, drop_path=True)
@@ -111,8 +112,7 @@ class PointMAE(nn.Module):
 
 def random_point_mae(config: PointMAEConfig, seed: int) -> PointMAE:
     """The network in eval mode with PyTorch's own initialization, which depends on the seed and on nothing else."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch_seed(seed):
         return PointMAE(config).eval()
 
 

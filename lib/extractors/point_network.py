@@ -85,6 +85,7 @@ class PointMAEConfig:
         """Channels C3 of the concatenated taps."""
         return self.dim * len(self.taps)
 
+
 def pointwise(layer: nn.Conv1d, points: Tensor) -> Tensor:
     """A convolution of width 1 as what it is, a linear map of each point: (..., in) float32 to (..., out)."""
     return functional.linear(points, layer.weight[:, :, 0], layer.bias)

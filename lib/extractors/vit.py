@@ -24,6 +24,7 @@ from lib.extractors.embedded_vit import build_embedded_vit
 from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, with_blocks
 from lib.extractors.strict import load_strictly
 from lib.extractors.weights import load_state
+from lib.seeding import torch_seed
 
 BTF_STAGES = (2, 3)  # timm counts the stem as stage 0
 SAM_NORM_EPS = 1e-6  # segment_anything/build_sam.py; timm's default for this network is 1e-5
@@ -50,8 +51,7 @@ def create_network(config: TimmConfig, side_px: int, seed: int) -> nn.Module:
         side_px: input side, which decides the shape of its position embeddings.
         seed: of the random weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
+    with torch_seed(seed):
         if config.timm_name is None:
             return build_embedded_vit()
         if config.family == "cnn":

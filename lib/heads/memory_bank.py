@@ -1,89 +1,34 @@
-"""Nearest normal patch: the baseline that every learned head has to beat on the same features.
+"""Nearest normal patch: the baseline that every learned head has to beat on the same features, and PatchCore.
 
 Letters: M bank rows, Q query patches, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lib.config import MODALITIES, NearestNeighborConfig
+from lib.bank_search import k_nearest_rows, nearest_distances, nearest_rows
+from lib.config import MODALITIES, PATCHCORE_VARIANTS, NearestNeighborConfig, PatchCoreConfig, check_choice
+from lib.coreset import greedy_coreset, project
+from lib.errors import InputError
 from lib.features import Features
-from lib.grids import bilinear_resize, gaussian_blur
 from lib.heads import Prediction
+from lib.heads.score_fusion import OneClassFusion, Standardization, average
+from lib.patches import PatchSet, dense_map, read_patches
 
-QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 256, 4096  # a block of distances, 4 MB, stays in the processor's cache
 HELD_OUT_STEP = 8  # of the training samples that set the scales of the late fusion
-WHOLE = "concat"
+SINGLES = ("rgb", "xyz")
 
 
-def nearest_distances(
-    queries: Tensor, bank: Tensor, parts: Mapping[str, slice], names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Euclidean distance of each query to its nearest bank row, by single parts of the columns and by all of them.
+def joint_rows(patch_set: PatchSet) -> Tensor:
+    """(Q, C2 + C3) float32 patch features side by side.
 
-    The nearest row is found block by block by the expanded square |q|^2 - 2 q.b + |b|^2 about the bank's mean, which
-    is quick, and whose value for all columns is the sum of those of the parts. Its distance is then recomputed from
-    the difference, which is exact where the expansion cancels.
-
-    Args:
-        queries: (Q, C) float32.
-        bank: (M, C) float32, M >= 1.
-        parts: columns of each part; together they cover every column once.
-        names: which parts to search, and `WHOLE` for all columns.
-
-    Returns:
-        (Q,) float32 by name.
+    Each modality is divided by the root of its dimension, so that both weigh alike in the concatenation [ours].
     """
-    mean = bank.mean(dim=0)
-    centered = queries - mean
-    best = {name: queries.new_full((len(queries),), torch.inf) for name in names}
-    nearest = {name: torch.zeros(len(queries), dtype=torch.int64, device=queries.device) for name in names}
-    for start in range(0, len(bank), BANK_ROWS_PER_BLOCK):
-        block = bank[start : start + BANK_ROWS_PER_BLOCK] - mean
-        columns = {part: block[:, cut].T.contiguous() for part, cut in parts.items()}
-        half_norms = {part: values.square().sum(dim=0) / 2 for part, values in columns.items()}
-        for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_PER_BLOCK):
-            halves = {
-                part: torch.addmm(half_norms[part], centered[rows, cut], columns[part], alpha=-1)
-                for part, cut in parts.items()
-            }
-            for name in names:
-                values, found = row_minimum(sum(halves.values()) if name == WHOLE else halves[name])
-                better = values < best[name][rows]
-                best[name][rows[better]] = values[better]
-                nearest[name][rows[better]] = found[better] + start
-    cuts = {name: parts.get(name, slice(None)) for name in names}
-    return {name: torch.linalg.vector_norm((queries - bank[nearest[name]])[:, cuts[name]], dim=1) for name in names}
-
-
-def row_minimum(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest entry of each row and its column; on the CPU by NumPy, which vectorizes the search and torch does not.
-
-    Args:
-        values: (Q, M) float32.
-    """
-    if values.device.type != "cpu":
-        return values.min(dim=1)
-    columns = torch.from_numpy(values.numpy().argmin(axis=1))
-    return values.gather(1, columns[:, None])[:, 0], columns
-
-
-def patches(sample: Features) -> tuple[Tensor, Tensor]:
-    """Patch features on the sample's own RGB grid, one row a foreground cell.
-
-    Returns:
-        features: (Q, C2 + C3) float32; each modality is divided by the root of its dimension, so that both weigh
-            alike in the concatenation [ours].
-        cells: (h, w) bool, True where a row belongs.
-    """
-    rgb_map, xyz_map, cells = sample.on_grid(sample.rgb_tokens.shape[-1])
-    rows = [feature_map[:, cells].T / feature_map.shape[0] ** 0.5 for feature_map in (rgb_map, xyz_map)]
-    return torch.cat(rows, dim=1), cells
+    return torch.cat([rows / rows.shape[1] ** 0.5 for rows in (patch_set.rgb, patch_set.xyz)], dim=1)
 
 
 class NearestNeighbor:
@@ -107,7 +52,7 @@ class NearestNeighbor:
             progress: accepted for the common road; filling a bank is quick, so no bar is shown.
         """
         generator = torch.Generator().manual_seed(seed)
-        by_sample = [patches(sample)[0] for sample in features]
+        by_sample = [joint_rows(read_patches(sample)) for sample in features]
         rows = torch.cat(by_sample)
         if self.config.bank_rows is not None and self.config.bank_rows < len(rows):
             rows = rows[torch.randperm(len(rows), generator=generator)[: self.config.bank_rows]]
@@ -131,34 +76,152 @@ class NearestNeighbor:
 
     def predict(self, sample: Features, variants: Sequence[str] = MODALITIES) -> dict[str, Prediction]:
         """Predictions of one sample for several modalities; the late fusion adds the two scaled single maps."""
-        queries, cells = patches(sample)
-        queries = queries.to(self.device)
+        patch_set = read_patches(sample)
+        queries = joint_rows(patch_set).to(self.device)
         needed = [name for name in variants if name != "late"]
         needed += [name for name in self.parts if "late" in variants and name not in needed]
         distances = nearest_distances(queries, self.bank, self.parts, needed)
         if "late" in variants:
             distances["late"] = sum(distances[name] / self.late_scale[name] for name in self.parts) / 2
-        return {name: self._prediction(distances[name].cpu(), cells, sample) for name in variants}
-
-    def _prediction(self, distances: Tensor, cells: Tensor, sample: Features) -> Prediction:
-        """Cell distances brought to pixels bilinearly, cut to the object, blurred; the image score is the maximum."""
-        grid = fill_cells(distances, cells)
-        dense = bilinear_resize(grid, len(sample.foreground)) * sample.foreground
-        anomaly_map = gaussian_blur(dense, self.config.blur_sigma_px)
-        return Prediction(anomaly_map, float(anomaly_map.max()))
+        sigma_px = self.config.blur_sigma_px
+        maps = {name: dense_map(distances[name].cpu(), patch_set, sigma_px) for name in variants}
+        return {name: Prediction(anomaly_map, float(anomaly_map.max())) for name, anomaly_map in maps.items()}
 
 
-def fill_cells(values: Tensor, cells: Tensor) -> Tensor:
-    """(h, w) float32 map of cell values; cells off the object take the mean of their object neighbors.
+class PatchCore:
+    """One memory bank a modality, each a greedy coreset of the normal patches, and three fusions of their scores.
 
-    Without it bilinear resizing would pull the object's rim towards zero.
+    Variants: "rgb" and "xyz" alone; "plain_average" of the two [LSFA]; "average" after standardizing both by validation
+    samples [ours]; "svm" = the one-class SVM late fusion of M3DM, fitted when first asked for.
+    """
+
+    variants = PATCHCORE_VARIANTS
+
+    def __init__(self, config: PatchCoreConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.banks = {"rgb": torch.empty(0, rgb_dim), "xyz": torch.empty(0, xyz_dim)}
+        self._train: Sequence[PatchSet] = ()
+        self._standardizations: dict[str, Standardization] = {}
+        self._one_class: OneClassFusion | None = None
+
+    def fit(
+        self, features: Sequence[Features], seed: int, progress: bool = False, validation: Sequence[Features] = ()
+    ) -> dict[str, list[float]]:
+        """Fill the banks; nothing is learnt, so the history is empty.
+
+        Args:
+            features: normal training samples.
+            seed: of the projection before the selection, the only chance here: the selection starts at row 0 [M3DM].
+            progress: show a bar over selections.
+            validation: normal samples that set the scales of "average"; without them that variant is not there.
+        """
+        read, held_out = (
+            [read_patches(sample, self.config.grid_side) for sample in samples] for samples in (features, validation)
+        )
+        self.fit_patches(read, seed, progress, held_out)
+        return {}
+
+    def fit_patches(
+        self,
+        patch_sets: Sequence[PatchSet],
+        seed: int,
+        progress: bool = False,
+        validation: Sequence[PatchSet] = (),
+    ) -> None:
+        """`fit` on patches that are already read.
+
+        Args:
+            patch_sets: normal training samples; they are kept for the fit of "svm".
+            seed, progress: as for `fit`.
+            validation: as for `fit`.
+        """
+        for name in SINGLES:
+            rows = torch.cat([getattr(patch_set, name) for patch_set in patch_sets]).to(self.device)
+            self.banks[name] = rows[self._selection(rows, seed, progress)]
+        self._train, self._one_class, self._standardizations = patch_sets, None, {}
+        if validation:
+            foregrounds = [patch_set.foreground for patch_set in validation]
+            for name in SINGLES:
+                found = [self._single(name, patch_set) for patch_set in validation]
+                self._standardizations[name] = Standardization.fit(found, foregrounds)
+
+    def _selection(self, rows: Tensor, seed: int, progress: bool) -> Tensor:
+        """(S,) int64 rows that the bank keeps, chosen on projected rows."""
+        num_selected = max(1, int(self.config.coreset_fraction * len(rows)))
+        if num_selected == len(rows):
+            return torch.arange(len(rows), device=rows.device)
+        eps = self.config.projection_eps
+        return greedy_coreset(rows if eps is None else project(rows, eps, seed), num_selected, progress=progress)
+
+    def predict(self, sample: Features, variants: Sequence[str] = PATCHCORE_VARIANTS) -> dict[str, Prediction]:
+        """Predictions of one sample by modality and fusion; see `predict_patches`."""
+        return self.predict_patches(read_patches(sample, self.config.grid_side), variants)
+
+    def predict_patches(
+        self, patch_set: PatchSet, variants: Sequence[str] = PATCHCORE_VARIANTS
+    ) -> dict[str, Prediction]:
+        """Predictions of one sample, whose patches are already read, by modality and fusion.
+
+        Args:
+            patch_set: on the grid of the training samples.
+            variants: some of `PATCHCORE_VARIANTS`.
+
+        Raises:
+            InputError: a variant is unknown, "average" was fitted without validation samples, or "svm" with a bank
+                that holds every patch.
+        """
+        for variant in variants:
+            check_choice("PatchCore variant", variant, PATCHCORE_VARIANTS)
+        needed = SINGLES if set(variants) - set(SINGLES) else variants
+        found = {name: self._single(name, patch_set) for name in needed}
+        return {name: found[name] if name in SINGLES else self._fused(name, **found) for name in variants}
+
+    def _single(self, name: str, patch_set: PatchSet) -> Prediction:
+        """Prediction of one modality alone."""
+        queries, bank = getattr(patch_set, name).to(self.device), self.banks[name]
+        nearest = nearest_rows(queries, bank)
+        distances = torch.linalg.vector_norm(queries - bank[nearest], dim=1)
+        anomaly_map = dense_map(distances.cpu(), patch_set, self.config.blur_sigma_px)
+        if self.config.image_score == "map":
+            return Prediction(anomaly_map, float(anomaly_map.max()))
+        worst = int(distances.argmax())
+        return Prediction(anomaly_map, reweighted(queries[worst], bank, int(nearest[worst]), self.config.reweight_rows))
+
+    def _fused(self, variant: str, rgb: Prediction, xyz: Prediction) -> Prediction:
+        """Prediction of both modalities together."""
+        if variant == "plain_average":
+            return average(rgb, xyz)
+        if variant == "svm":
+            return self._fitted_one_class().combine(rgb, xyz)
+        if not self._standardizations:
+            raise InputError("PatchCore 'average' needs validation samples; give some to fit, or ask for plain_average")
+        return average(self._standardizations["rgb"].apply(rgb), self._standardizations["xyz"].apply(xyz))
+
+    def _fitted_one_class(self) -> OneClassFusion:
+        """The SVM fusion, fitted once, on training samples scored against the banks that contain them [M3DM]."""
+        if self._one_class is None:
+            rgb, xyz = ([self._single(name, patch_set) for patch_set in self._train] for name in SINGLES)
+            self._one_class = OneClassFusion.fit(rgb, xyz, [patch_set.foreground for patch_set in self._train])
+        return self._one_class
+
+
+def reweighted(query: Tensor, bank: Tensor, nearest: int, reweight_rows: int | None) -> float:
+    """Image score w s of the patch farthest from the bank: its distance s, less where the bank is sparse around.
+
+    w = 1 - exp(s / sqrt(C)) / sum of exp(|q - m| / sqrt(C)) over the bank rows m nearest to the patch's nearest row,
+    that row itself left out [M3DM, LSFA released]. PatchCore's eq. 7 keeps it in the sum and does not divide by
+    sqrt(C). A bank of one row leaves nothing to sum: then w is 1.
 
     Args:
-        values: (Q,) float32.
-        cells: (h, w) bool with Q True entries.
+        query: (C,) float32, the patch.
+        bank: (M, C) float32.
+        nearest: its nearest bank row.
+        reweight_rows: bank rows around that one, itself counted; None = w is 1.
     """
-    grid = torch.zeros(cells.shape)
-    grid[cells] = values
-    weight = F.avg_pool2d(cells[None, None].float(), 3, stride=1, padding=1)[0, 0]
-    mean = F.avg_pool2d(grid[None, None], 3, stride=1, padding=1)[0, 0] / weight.clamp_min(1e-6)
-    return torch.where(cells, grid, mean)
+    score = float(torch.linalg.vector_norm(query - bank[nearest]))
+    if reweight_rows is None or len(bank) == 1:
+        return score
+    others = k_nearest_rows(bank[nearest], bank, reweight_rows)[1:]
+    farther = torch.linalg.vector_norm(query - bank[others], dim=1).double() - score
+    return score * (1 - 1 / float((farther / len(query) ** 0.5).exp().sum()))

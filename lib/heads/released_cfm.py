@@ -55,9 +55,7 @@ def load_released_cfm(
             missing, unexpected or mis-shaped, all listed in the one line.
     """
     epochs, batch, paths = find_pair(folder, category, num_epochs, batch_size)
-    state = {
-        f"{theirs}.{name}": value for theirs, path in paths.items() for name, value in read_tensors(path).items()
-    }
+    state = {f"{theirs}.{name}": value for theirs, path in paths.items() for name, value in read_tensors(path).items()}
     rgb_dim, hidden_dim, xyz_dim = stored_dims(state)
     by_rule = hidden_dim == (rgb_dim + xyz_dim) // 2
     config = CFMConfig(hidden_dim=None if by_rule else hidden_dim, num_epochs=epochs, batch_size=batch)

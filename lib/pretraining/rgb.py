@@ -27,6 +27,7 @@ from lib.pretraining.rgb_views import NUM_DESCRIPTORS, descriptors, disturb, dra
 from lib.pretraining.scenes import render_scene
 from lib.pretraining.training import adamw, learning_rate_share, store, thinned
 from lib.runtime import seeded_generator
+from lib.seeding import torch_seed
 
 NAME = "embedded_vit"
 METHOD = "masked prediction of HOG and color (MaskFeat) through a fixed orthonormal readout"
@@ -58,8 +59,7 @@ def prepare(
         num_blocks: depth of the network.
     """
     generator = seeded_generator("rgb statistics", seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch_seed(seed):
         depths = [depth for depth in recipe.cut_depths if depth < num_blocks] + [num_blocks]
         model = MaskedPredictor(build_embedded_vit(num_blocks), depths)
     crops = draw_crops(pictures, objects, 96, STATISTICS_CROPS, generator)

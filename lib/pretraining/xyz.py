@@ -26,6 +26,7 @@ from lib.pretraining.point_views import SceneViews, TargetScale, code_axes, draw
 from lib.pretraining.scenes import render_scene
 from lib.pretraining.training import adamw, learning_rate_share, store, thinned
 from lib.runtime import seeded_generator
+from lib.seeding import torch_seed
 
 METHOD = "masked prediction of local surface shape (MaskFeat3D); every tapped token matches a fixed code of it"
 CITATION = (
@@ -131,8 +132,7 @@ def train(
         progress: show a bar.
     """
     generator = seeded_generator("point training", seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         model = ShapePredictor(config).to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = adamw(parameters, recipe.learning_rate, recipe.weight_decay)

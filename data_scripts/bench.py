@@ -1,0 +1,255 @@
+"""What LSFA costs on this machine: a training step at the paper's size, memory over epochs, the greedy coreset.
+
+Examples: python data_scripts/bench.py --threads 2
+          python data_scripts/bench.py --device cuda --steps 9
+
+Features are made up. Each benchmark runs in a process of its own, so that the peak of its memory belongs to it alone.
+The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from lib.config import LSFA_PAPER, LSFA_RELEASED, LSFAConfig, project_root
+from lib.coreset import greedy_coreset
+from lib.errors import InputError, run_command_line
+from lib.heads.adaptation import Adaptors, Banks, adapt_for_training, train_adaptors, training_losses
+from lib.patches import PatchSet
+from lib.runtime import atomic_path, cpu_name
+
+MAX_STEP_GB = 8.0  # of a training step at the paper's size
+MAX_GROWTH = 1.05  # of the peak memory from the few epochs to the many
+FEW_EPOCHS, MANY_EPOCHS = 5, 40
+CORESET_ROWS, CORESET_DIM, CORESET_PICKS = 20_000, 768, 2_000  # about a tenth of a category's patches, a tenth of it
+BYTES_PER_GB = 1e9
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that one of ru_maxrss is
+CATEGORY = "made_up"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Cells along each axis of the patch grid, all of them on the object, and channels of the two modalities."""
+
+    side: int
+    rgb_dim: int
+    xyz_dim: int
+
+
+PAPER_SIZE = Size(56, 768, 1152)  # DINO ViT-B/8 and Point-MAE on M3DM's grid: 3136 patches a sample
+SMALL_SIZE = Size(13, 48, 72)
+
+
+def random_patches(size: Size, seed: int) -> PatchSet:
+    """Made-up patch features of one sample."""
+    generator = torch.Generator().manual_seed(seed)
+    number = size.side**2
+    return PatchSet(
+        rgb=torch.randn(number, size.rgb_dim, generator=generator),
+        xyz=torch.randn(number, size.xyz_dim, generator=generator),
+        cells=torch.ones(size.side, size.side, dtype=torch.bool),
+        foreground=torch.ones(4 * size.side, 4 * size.side, dtype=torch.bool),
+        sample_id=f"train/good/{seed:03d}",
+    )
+
+
+def full_banks(config: LSFAConfig, size: Size, device: torch.device) -> Banks:
+    """Banks of a category that hold as many made-up rows as fit."""
+    banks = Banks(config, size.rgb_dim, size.xyz_dim, device)
+    generator = torch.Generator().manual_seed(0)
+    for bank in (banks.rgb_local, banks.xyz_local, banks.rgb_global, banks.xyz_global):
+        while not bank.is_full:  # by small pieces, lest filling take more memory than the step
+            bank.push(torch.randn(min(bank.capacity, 1000), bank.rows.shape[1], generator=generator))
+    return banks
+
+
+def step_seconds(config: LSFAConfig, size: Size, num_steps: int, device: torch.device) -> float:
+    """Median seconds of a training step with full banks and every loss, as `train_adaptors` takes it."""
+    adaptors = Adaptors(config, size.rgb_dim, size.xyz_dim, seed=0).to(device)
+    banks = {CATEGORY: full_banks(config, size, device)}
+    optimizer = torch.optim.AdamW(adaptors.parameters(), lr=config.learning_rate)
+    generator = torch.Generator().manual_seed(0)
+    samples = [random_patches(size, seed) for seed in range(config.batch_size)]
+
+    def step() -> None:
+        batch = [adapt_for_training(adaptors, CATEGORY, sample, config, generator) for sample in samples]
+        losses = training_losses(adaptors, batch, banks, config, step=config.ifc_from_step)
+        optimizer.zero_grad()
+        sum(getattr(config, f"weight_{name}") * loss for name, loss in losses.items()).backward()
+        optimizer.step()
+        for sample in batch:
+            banks[CATEGORY].push(sample)
+
+    return median(seconds(step, device) for _ in range(num_steps))
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock seconds that the work takes, what it leaves running on the device included."""
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_gb(device: torch.device) -> float:
+    """Largest memory that this process had: resident, or on CUDA allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / BYTES_PER_GB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / BYTES_PER_GB
+
+
+def step_cost(config: LSFAConfig, num_steps: int, device: torch.device) -> dict[str, float]:
+    """Seconds and peak memory of a step of two samples at the paper's size."""
+    seconds_a_step = step_seconds(replace(config, batch_size=2), PAPER_SIZE, num_steps, device)
+    return {"seconds_a_step": seconds_a_step, "peak_gb": peak_gb(device)}
+
+
+def training_cost(
+    config: LSFAConfig, size: Size, num_samples: int, num_epochs: int, device: torch.device
+) -> dict[str, float]:
+    """Seconds and peak memory of a whole training."""
+    config = replace(config, num_epochs=num_epochs)
+    patch_sets = {CATEGORY: [random_patches(size, seed) for seed in range(num_samples)]}
+    taken = seconds(lambda: train_adaptors(config, patch_sets, seed=0, device=device), device)
+    return {"seconds": taken, "peak_gb": peak_gb(device)}
+
+
+def small_training_cost(num_epochs: int, device: torch.device) -> dict[str, float]:
+    """That of a training so small that a few bytes kept each step would show; its banks are full after one epoch."""
+    config = replace(LSFA_PAPER, num_heads=1, projection_dim=16, local_bank_rows=1000, global_bank_rows=5)
+    return training_cost(config, SMALL_SIZE, 12, num_epochs, device)
+
+
+def coreset_cost(num_rows: int, dim: int, num_picks: int, device: torch.device) -> dict[str, float]:
+    """Seconds of our greedy coreset and of the textbook's loop on the same rows, and how many picks are the same."""
+    rows = clustered_rows(num_rows, dim).to(device)
+    picks: dict[str, Tensor] = {}
+    ours = seconds(lambda: picks.update(ours=greedy_coreset(rows, num_picks)), device)
+    textbook = seconds(lambda: picks.update(textbook=textbook_coreset(rows, num_picks)), device)
+    same = int((picks["ours"] == picks["textbook"]).sum())
+    ratio = textbook / ours
+    return {"seconds": ours, "textbook_seconds": textbook, "ratio": ratio, "picks": num_picks, "same_picks": same}
+
+
+def clustered_rows(num_rows: int, dim: int) -> Tensor:
+    """(num_rows, dim) float32 rows in clusters, each with a spread of its own, as features are.
+
+    Rows of one Gaussian would be all about equally far in many dimensions, and rounding would order them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    centers = 3 * torch.randn(50, dim, generator=generator)
+    spread = 0.5 + torch.rand(num_rows, 1, generator=generator)
+    members = torch.randint(len(centers), (num_rows,), generator=generator)
+    return centers[members] + spread * torch.randn(num_rows, dim, generator=generator)
+
+
+def textbook_coreset(rows: Tensor, num_picks: int) -> Tensor:
+    """(num_picks,) int64 k-center greedy as M3DM writes it: every step takes all differences from the last pick."""
+    picks = [0]
+    nearest = torch.linalg.vector_norm(rows - rows[0], dim=1)
+    for _ in range(num_picks - 1):
+        picks.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, torch.linalg.vector_norm(rows - rows[picks[-1]], dim=1))
+    return torch.tensor(picks, device=rows.device)
+
+
+# Name -> numbers, from the steps of a median and the device.
+BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
+    "step_paper": lambda steps, device: step_cost(LSFA_PAPER, steps, device),
+    "step_released": lambda steps, device: step_cost(LSFA_RELEASED, steps, device),
+    "few_epochs": lambda _, device: small_training_cost(FEW_EPOCHS, device),
+    "many_epochs": lambda _, device: small_training_cost(MANY_EPOCHS, device),
+    "coreset": lambda _, device: coreset_cost(CORESET_ROWS, CORESET_DIM, CORESET_PICKS, device),
+    "epoch_of_64_samples": lambda _, device: training_cost(LSFA_PAPER, PAPER_SIZE, 64, 1, device),
+}
+ONLY_ON_CUDA = ("epoch_of_64_samples",)
+
+
+def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """One line for every number that is over its limit; benchmarks that were not run are passed over."""
+    found = []
+    for name in ("step_paper", "step_released"):
+        peak = results.get(name, {}).get("peak_gb", 0.0)
+        if peak > MAX_STEP_GB:
+            found.append(f"{name}: peak memory {peak:.2f} GB is over the limit of {MAX_STEP_GB:.0f} GB")
+    if {"few_epochs", "many_epochs"} <= results.keys():
+        growth = results["many_epochs"]["peak_gb"] / results["few_epochs"]["peak_gb"]
+        if growth > MAX_GROWTH:
+            found.append(f"peak memory grows by {growth:.2f} from {FEW_EPOCHS} to {MANY_EPOCHS} epochs; it must not")
+    return found
+
+
+def line(name: str, numbers: Mapping[str, float]) -> str:
+    """One line of the table."""
+    return f"{name:20}" + "".join(f"  {key} {value:<8.4g}" for key, value in numbers.items()).rstrip()
+
+
+def run_alone(name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Numbers of one benchmark from a process of its own.
+
+    On Linux a child's peak counts from what its parent had; this process imports what a child does and no more.
+    """
+    command = [sys.executable, __file__, "--only", name, "--device", arguments.device, "--steps", str(arguments.steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(process.stdout)
+
+
+def write_results(path: Path, arguments: argparse.Namespace, results: Mapping[str, Mapping[str, float]]) -> None:
+    """Write the numbers with what they were measured on."""
+    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else cpu_name()
+    facts = {"machine": machine, "threads": arguments.threads, "torch": torch.__version__.split("+")[0]}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Command line; `InputError` for a number below 1 or a device that is not there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor (default: all)")
+    parser.add_argument("--steps", type=int, default=3, help="whose median counts (default: 3)")
+    parser.add_argument("--only", choices=tuple(BENCHMARKS), help="run one here and print its numbers as JSON")
+    arguments = parser.parse_args(given)
+    for name in ("threads", "steps"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name} is {getattr(arguments, name)}; give at least 1")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: PyTorch finds no CUDA device here; choose cpu")
+    return arguments
+
+
+def main(given: list[str] | None = None) -> int:
+    """Run all benchmarks and print their table; exit status 1 where a number is over its limit."""
+    arguments = parse_arguments(given)
+    if arguments.only:
+        print(json.dumps(BENCHMARKS[arguments.only](arguments.steps, torch.device(arguments.device))))
+        return 0
+    results = {}
+    for name in BENCHMARKS:
+        if arguments.device == "cuda" or name not in ONLY_ON_CUDA:
+            results[name] = run_alone(name, arguments)
+            print(line(name, results[name]), flush=True)
+    path = project_root() / "runs" / "bench" / f"{arguments.device}.json"
+    write_results(path, arguments, results)
+    found = problems(results)
+    print("\n".join(found) if found else f"all within limits; written to {path.relative_to(project_root())}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command_line(main))

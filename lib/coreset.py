@@ -1,0 +1,90 @@
+"""Greedy coreset: few rows that lie near all (k-center, Gonzalez 1985; PatchCore sec. 3.2).
+
+Letters: M rows, C channels, S selected rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lib.bank_search import nearest_distances
+from lib.errors import InputError
+
+CENTER_ROWS = 1024  # that stand for all where only a rough middle is wanted
+
+
+@torch.no_grad()
+def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bool = False) -> Tensor:
+    """(S,) int64 rows, each the farthest from those before it; the first of equally far ones wins.
+
+    The textbook loop takes M differences at each step. Here a step is one product of a matrix and a vector by the
+    expanded square |x|^2 - 2 x.s + |s|^2, which reads the rows once and keeps nothing but two columns. Rows
+    are first moved to about their middle, so that the expansion does not cancel.
+
+    Args:
+        rows: (M, C) float32, on any device.
+        num_selected: S, from 1 to M.
+        start: the first row.
+        progress: show a bar over selections.
+
+    Raises:
+        InputError: more rows are asked for than there are, or none, or the first is not among them.
+    """
+    if not (1 <= num_selected <= len(rows) and 0 <= start < len(rows)):
+        raise InputError(
+            f"greedy_coreset: {num_selected} of {len(rows)} rows from row {start} on; ask for at least one row and "
+            "no more than there are, and start at one of them"
+        )
+    centered = rows - rough_middle(rows)
+    norms = centered.square().sum(dim=1)
+    nearest = torch.full_like(norms, torch.inf)  # squared distance of each row to the selected ones
+    distance = torch.empty_like(norms)
+    selected = [start]
+    for _ in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
+        last = selected[-1]
+        torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
+        torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
+        nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
+        selected.append(int(nearest.argmax()))
+    return torch.tensor(selected, device=rows.device)
+
+
+def rough_middle(rows: Tensor) -> Tensor:
+    """(C,) float32 column medians of some rows, spread evenly.
+
+    A median is a coordinate that occurs, unlike a mean: on a lattice differences from it, their squares and sums are
+    exact, and ties stay ties.
+
+    Args:
+        rows: (M, C) float32.
+    """
+    return rows[:: -(-len(rows) // CENTER_ROWS)].median(dim=0).values
+
+
+def project(rows: Tensor, eps: float, seed: int) -> Tensor:
+    """(M, D) float32 sparse random projection that keeps squared distances to within a factor 1 +- eps [M3DM].
+
+    D is the Johnson-Lindenstrauss dimension of M rows. Where that is above C, the rows come back as they are.
+
+    Args:
+        rows: (M, C) float32, on any device.
+        eps: distortion, between 0 and 1.
+        seed: of the projection.
+    """
+    if len(rows) == 1 or johnson_lindenstrauss_min_dim(len(rows), eps=eps) > rows.shape[1]:
+        return rows
+    projection = SparseRandomProjection(eps=eps, random_state=seed).fit(rows.cpu().numpy())
+    return rows @ torch.from_numpy(projection.components_.toarray()).to(rows).T
+
+
+def cover_radius(rows: Tensor, indices: Tensor) -> float:
+    """Largest distance of a row to its nearest selected row.
+
+    Args:
+        rows: (M, C) float32.
+        indices: (S,) int64 selected rows.
+    """
+    return float(nearest_distances(rows, rows[indices], {"all": slice(None)}, ("all",))["all"].max())

@@ -1,0 +1,124 @@
+"""Other heads on LSFA's adapted features, and CFM fused with memory banks: whom else does adaptation help?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lib.config import (
+    FUSION_VARIANTS,
+    AdaptedConfig,
+    CFMConfig,
+    FusionConfig,
+    LSFAConfig,
+    NearestNeighborConfig,
+    PatchCoreConfig,
+    variants_of,
+)
+from lib.features import Features, Standardizer
+from lib.heads import Prediction
+from lib.heads.adaptation import Adaptors
+from lib.heads.cfm import CFM
+from lib.heads.lsfa import LSFA, fit_adaptors
+from lib.heads.memory_bank import NearestNeighbor, PatchCore
+from lib.heads.score_fusion import Standardization, average
+from lib.patches import read_patches, to_features
+
+INNER_HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor}
+BANK_HEADS = {PatchCoreConfig: PatchCore, LSFAConfig: LSFA}
+
+
+class AdaptedHead:
+    """A head trained on adapted features that take the place of the frozen ones.
+
+    Adapted features are one vector a cell; without adaptors (`config.lsfa` None) the frozen ones are read by cells all
+    the same, so that the two differ in the adaptors alone.
+    """
+
+    def __init__(self, config: AdaptedConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
+        self.config = config
+        self.device = device
+        self.variants = variants_of(config)
+        self.adaptors: Adaptors | None = None
+        self.standardizer: Standardizer | None = None
+        self.head: Any = INNER_HEADS[type(config.head)](config.head, rgb_dim, xyz_dim, device)
+
+    def fit(
+        self,
+        features: Sequence[Features],
+        seed: int,
+        progress: bool = False,
+        all_categories: Mapping[str, Sequence[Features]] | None = None,
+    ) -> dict[str, list[float]]:
+        """Histories of the adaptors and of the head.
+
+        Args:
+            features, seed, progress, all_categories: as for `lib.heads.lsfa.LSFA.fit`.
+        """
+        history: dict[str, list[float]] = {}
+        if self.config.lsfa is not None:
+            self.adaptors, history = fit_adaptors(
+                self.config.lsfa, features, seed, self.device, progress, all_categories
+            )
+        self.standardizer = None
+        read = [self.adapted(sample) for sample in features]
+        self.standardizer = Standardizer.fit(read)
+        return history | self.head.fit([self.standardizer.apply(sample) for sample in read], seed, progress)
+
+    def adapted(self, sample: Features) -> Features:
+        """The sample with adapted features, standardized once the training set's statistics are known [ours]."""
+        patch_set = read_patches(sample, self.config.grid_side)
+        if self.adaptors is not None:
+            patch_set = self.adaptors.adapt(patch_set)
+        read = to_features(patch_set, sample)
+        return read if self.standardizer is None else self.standardizer.apply(read)
+
+    def predict(self, sample: Features, variants: Sequence[str] | None = None) -> dict[str, Prediction]:
+        """Predictions of one sample by the inner head's variants."""
+        return self.head.predict(self.adapted(sample), self.variants if variants is None else variants)
+
+
+class FusedHead:
+    """CFM's product and the average of memory banks, each standardized by validation samples, and their mean [ours]."""
+
+    variants = FUSION_VARIANTS
+
+    def __init__(self, config: FusionConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
+        self.config = config
+        self.cfm = CFM(config.cfm, rgb_dim, xyz_dim, device)
+        self.banks = BANK_HEADS[type(config.banks)](config.banks, rgb_dim, xyz_dim, device)
+        self._standardizations: dict[str, Standardization] = {}
+
+    def fit(
+        self,
+        features: Sequence[Features],
+        seed: int,
+        progress: bool = False,
+        validation: Sequence[Features] = (),
+        **further: Any,
+    ) -> dict[str, list[float]]:
+        """Histories of both.
+
+        Args:
+            features, seed, progress: as for every head.
+            validation: normal samples that set the scales of the mean.
+            **further: what the memory banks' `fit` takes beside these.
+        """
+        history = self.banks.fit(features, seed, progress, validation, **further)
+        history = history | self.cfm.fit(features, seed, progress)
+        found = [self._parts(sample) for sample in validation]
+        foregrounds = [sample.foreground for sample in validation]
+        self._standardizations = {
+            name: Standardization.fit([parts[name] for parts in found], foregrounds) for name in ("cfm", "banks")
+        }
+        return history
+
+    def _parts(self, sample: Features) -> dict[str, Prediction]:
+        product = self.cfm.predict(sample, ("product",))["product"]
+        return {"cfm": product, "banks": self.banks.predict(sample, ("average",))["average"]}
+
+    def predict(self, sample: Features, variants: Sequence[str] = FUSION_VARIANTS) -> dict[str, Prediction]:
+        """Predictions of one sample by each alone and by both."""
+        parts = self._parts(sample)
+        parts["fusion"] = average(*(self._standardizations[name].apply(parts[name]) for name in ("cfm", "banks")))
+        return {name: parts[name] for name in variants}
