@@ -89,7 +89,8 @@ def ablation_table(groups: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         columns = {metric: by_seed[metric].mean() for metric in METRICS}
         columns |= {f"{metric} spread": by_seed[metric].std() for metric in METRICS}
         rows[name] = {**columns, "seeds": len(by_seed)}
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"seeds": int})
+    columns = [*METRICS, *(f"{metric} spread" for metric in METRICS), "seeds"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).astype({"seeds": int})
 
 
 def spread_texts(table: pd.DataFrame) -> pd.DataFrame:
@@ -121,10 +122,15 @@ def at_seeds_of(records: Sequence[Record], other: Sequence[Record]) -> list[Reco
     return cut if {record["key"]["seed"] for record in cut} == seeds else list(records)
 
 
-def gain(records: Sequence[Record], reference: Sequence[Record]) -> Interval:
-    """Image AUROC of a group minus that of its reference, mean over categories and seeds, with its paired interval."""
+def gain(records: Sequence[Record], reference: Sequence[Record], defect: str | None = None) -> Interval:
+    """Image AUROC of a group minus that of its reference, mean over categories and seeds, with its paired interval.
+
+    Args:
+        records, reference: the two groups; a reference with more seeds is cut to those of `records`.
+        defect: only good images and this defect type; None = all images.
+    """
     reference = at_seeds_of(reference, records)
-    return difference_interval(auroc_by_category(records), auroc_by_category(reference))
+    return difference_interval(auroc_by_category(records, defect), auroc_by_category(reference, defect))
 
 
 def change_table(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]]) -> pd.DataFrame:
@@ -166,9 +172,9 @@ def seed_differences(records: Sequence[Record], reference: Sequence[Record], met
 
 def changed_settings(config: Any, reference: Any) -> str:
     """Fields in which settings differ from others of their kind, as "temperature = 0.07"."""
-    names = [field.name for field in dataclasses.fields(config)]
-    changed = [name for name in names if getattr(config, name) != getattr(reference, name)]
-    return ", ".join(f"{name} = {getattr(config, name)}" for name in changed)
+    pairs = [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
+    changed = [(name, value) for name, value in pairs if value != getattr(reference, name)]
+    return ", ".join(f"{name} = {f'{value:g}' if isinstance(value, float) else value}" for name, value in changed)
 
 
 def rank_table(groups: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -214,13 +220,16 @@ def setting_plot(
     for axis, metric in zip(axes, METRICS, strict=True):
         draw_levels(axis, levels, metric)
         spread = table[f"{metric} spread"].fillna(0.0)
-        axis.errorbar(table[metric], rows, xerr=spread, fmt="o", color=COLORS["setting"], markersize=4.5)
-        own = [places[setting] for setting in hollow.index]
-        axis.plot(hollow[metric], own, "o", color=COLORS["unadapted"], fillstyle="none", markersize=5.5)
+        style = {"color": COLORS["setting"], "markersize": 4.5, "label": "setting"}
+        axis.errorbar(table[metric], rows, xerr=spread, fmt="o", **style)
+        own = [places[setting] for setting in own_unadapted]
+        style = {"color": COLORS["unadapted"], "markersize": 5.5, "label": "unadapted, this setting"}
+        axis.plot(hollow[metric], own, "o", fillstyle="none", **style)
         axis.set(xlabel=f"{metric}, demo")
         axis.grid(axis="y", linewidth=0.3)
     axes[0].set_yticks(rows, list(places))
     axes[0].set_ylim(rows[-1] + 0.8, -0.8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False)
     return figure
 
 
@@ -228,5 +237,6 @@ def draw_levels(axis: Axes, levels: pd.DataFrame, metric: str) -> None:
     """Band of the reference's mean and spread, and dashed line of the unadapted level."""
     mean, spread = levels.loc["reference", [metric, f"{metric} spread"]].astype(float)
     axis.axvspan(mean - spread, mean + spread, color=COLORS["reference"], alpha=0.25, linewidth=0)
-    axis.axvline(mean, color=COLORS["reference"], linewidth=0.8)
-    axis.axvline(levels.loc["unadapted", metric], color=COLORS["unadapted"], linestyle="--", linewidth=0.8)
+    axis.axvline(mean, color=COLORS["reference"], linewidth=0.8, label="base")
+    level = levels.loc["unadapted", metric]
+    axis.axvline(level, color=COLORS["unadapted"], linestyle="--", linewidth=0.8, label="unadapted")
