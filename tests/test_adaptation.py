@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,26 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.config import LSFAConfig
 from lib.errors import InputError
-from lib.heads import adaptation
+from lib.heads import adaptor_training
 from lib.heads.adaptation import (
-    CURVE_POINTS,
     Adapted,
     Adaptors,
     Banks,
-    CollapseWatch,
-    adapt_for_training,
     instance_vectors,
     local_alignment,
     mean_compactness,
     projected_contrast,
-    shuffled_batches,
-    thinned,
-    train_adaptors,
     training_losses,
-    warmup_cosine,
 )
+from lib.heads.adaptor_training import adapt_for_training, train_adaptors, warmup_cosine
+from lib.heads.training_watch import CURVE_POINTS, CollapseWatch, thinned
+from lib.methods import LSFAConfig
 from lib.patches import PatchSet
 
 RGB_DIM, XYZ_DIM = 6, 10
@@ -79,7 +74,7 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What each training step met: the batch, copies of the banks' rows before it, and its losses."""
-    seen, real = [], adaptation.training_losses
+    seen, real = [], adaptor_training.training_losses
 
     def recorded(adaptors: Adaptors, batch: Sequence[Adapted], banks: Mapping[str, Banks], *rest: Any) -> Any:
         held = {name: bank.rgb_local.oldest_first() for name, bank in banks.items()}
@@ -87,7 +82,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"batch": batch, "held": held, "losses": losses, "banks": banks, "step": rest[-1]})
         return losses
 
-    monkeypatch.setattr(adaptation, "training_losses", recorded)
+    monkeypatch.setattr(adaptor_training, "training_losses", recorded)
     return seen
 
 
@@ -273,10 +268,15 @@ class TestLosses:
         batch = [adapted_sample(adaptors, config, 1, "cable"), adapted_sample(adaptors, config, 2, "peach")]
         assert training_losses(adaptors, batch, banks, config, step=0) == {}
         banks["cable"].push(batch[0])  # the cable's bank holds the very sample, the peach's nothing
-        found = training_losses(adaptors, batch, banks, config, step=0)
-        assert {name: float(loss.detach()) for name, loss in found.items()} == {"lc": 0.0, "gc": 0.0}
-        banks["peach"].push(batch[0])
-        assert all(loss > 0 for loss in training_losses(adaptors, batch, banks, config, step=0).values())
+        assert values_of(training_losses(adaptors, batch, banks, config, step=0)) == {"lc": 0.0, "gc": 0.0}
+        banks["peach"].push(batch[1])
+        assert values_of(training_losses(adaptors, batch, banks, config, step=0)) == {"lc": 0.0, "gc": 0.0}
+        swapped = {"cable": banks["peach"], "peach": banks["cable"]}
+        assert min(values_of(training_losses(adaptors, batch, swapped, config, step=0)).values()) > 0.1
+
+
+def values_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def logit_contrast(adaptors: Adaptors, rgb: Tensor, xyz: Tensor, config: LSFAConfig) -> Tensor:
@@ -387,18 +387,21 @@ class TestTraining:
                 assert torch.equal(bank.oldest_first(), torch.cat([getattr(s, name) for s in passed])[-capacity:])
                 assert bank.rows.untyped_storage().nbytes() == capacity * bank.rows.shape[1] * 4
 
-    def test_every_sample_is_met_once_an_epoch_in_an_order_of_its_own(self, steps: list[dict[str, Any]]) -> None:
+    def test_every_sample_is_met_once_an_epoch_in_an_order_of_the_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        orders, real = [], adaptor_training.shuffled_batches
+
+        def recorded(*arguments: Any) -> list[list[tuple[str, PatchSet]]]:
+            batches = list(real(*arguments))
+            assert [len(batch) for batch in batches] == [3, 3, 1]
+            orders.append([patch_set.sample_id for batch in batches for _, patch_set in batch])
+            return batches
+
+        monkeypatch.setattr(adaptor_training, "shuffled_batches", recorded)
         samples = [make_patch_set(s) for s in range(7)]
-        train_adaptors(config_of(batch_size=3), {"own": samples}, seed=0)
-        assert [len(step["batch"]) for step in steps] == [3, 3, 1] * 3
-        entries = [("own", sample) for sample in samples]
-        generator = torch.Generator().manual_seed(4)
-        orders = [
-            [sample.sample_id for batch in shuffled_batches(entries, 3, generator) for _, sample in batch]
-            for _ in range(3)
-        ]
-        assert all(sorted(order) == [sample.sample_id for sample in samples] for order in orders)
-        assert orders[0] != orders[1] != orders[2]
+        for seed in (3, 3, 4):
+            train_adaptors(config_of(batch_size=3), {"own": samples}, seed)
+        assert all(sorted(order) == [sample.sample_id for sample in samples] for order in orders) and len(orders) == 9
+        assert orders[:3] == orders[3:6] and orders[0] != orders[1] != orders[2] and orders[0] != orders[6]
 
     @pytest.mark.parametrize("patches_per_image", [None, 4])
     def test_a_run_depends_on_its_seed_alone(self, patches_per_image: int | None) -> None:
@@ -571,12 +574,3 @@ class TestCollapse:
             _, history = train_adaptors(config, samples, seed=0)
         assert all(warning.filename.endswith("test_adaptation.py") for warning in caught)
         assert history["rank_xyz"][-1] < history["rank_xyz"][0] / 2
-
-
-def test_iterating_batches_draws_no_more_than_an_order() -> None:
-    generator = torch.Generator().manual_seed(1)
-    batches: Iterator[list[tuple[str, PatchSet]]] = shuffled_batches([("own", make_patch_set(0))] * 5, 2, generator)
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    expected = torch.Generator().manual_seed(1)
-    torch.randperm(5, generator=expected)
-    assert torch.equal(generator.get_state(), expected.get_state())

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lib.bank_search import nearest_distances
-from lib.config import PATCHCORE_VARIANTS, BlindConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.coreset import greedy_coreset
 from lib.errors import InputError
 from lib.features import Features
@@ -19,6 +18,7 @@ from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.memory_bank import NearestNeighbor, PatchCore, joint_rows, reweighted
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
+from lib.methods import PATCHCORE_VARIANTS, BlindConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import dense_map, read_patches
 from tests.factories import make_features
 
