@@ -41,10 +41,10 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
     """Raise `InputError` unless `value` is one of `known`."""
     if value not in known:
-        raise InputError(f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
+        raise InputError(f"{name} {value!r} is unknown; choose one of {', '.join(map(str, known))}")
 
 
 def check_rgb_name(name: str) -> None:

@@ -207,8 +207,6 @@ class AdaptorConfig:
         check_positive(self, ("temperature", "learning_rate"))
         check_not_negative(self, ("weight_la", "weight_ga", "weight_lc", "weight_gc", "weight_decay"))
         check_not_negative(self, ("ifc_from_step", "num_epochs", "warmup_epochs"), whole=True)
-        if self.batch_size == self.num_clusters == 1 and self.weight_ga > 0:
-            raise InputError("one instance vector a step has none to be told from; set weight_ga 0 or batch_size 2")
 
 
 @dataclass(frozen=True)

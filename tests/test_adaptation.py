@@ -295,7 +295,7 @@ def logit_contrast(adaptors: Adaptors, rgb: Tensor, xyz: Tensor, config: LSFACon
 class TestInstances:
     def test_one_cluster_is_the_mean(self) -> None:
         rows = make_patch_set(seed=1)
-        for found, expected in zip(instance_vectors(rows.rgb, rows.xyz, 1), (rows.rgb, rows.xyz), strict=True):
+        for found, expected in zip(instance_vectors(rows.rgb, rows.xyz, 1, torch.Generator()), (rows.rgb, rows.xyz), strict=True):
             torch.testing.assert_close(found, expected.mean(dim=0)[None])
 
     def test_two_clusters_are_those_of_rgb_for_both_modalities(self) -> None:
@@ -303,14 +303,14 @@ class TestInstances:
         is_far = torch.tensor([True, False, False, True, False] * 2 + [True] * 3)
         rgb[is_far] += 50
         xyz[::2] += 80  # clusters of another kind, which must not matter
-        found_rgb, found_xyz = instance_vectors(rgb, xyz, 2)
+        found_rgb, found_xyz = instance_vectors(rgb, xyz, 2, torch.Generator())
         order = found_rgb[:, 0].argsort()
         torch.testing.assert_close(found_rgb[order], torch.stack([rgb[~is_far].mean(dim=0), rgb[is_far].mean(dim=0)]))
         torch.testing.assert_close(found_xyz[order], torch.stack([xyz[~is_far].mean(dim=0), xyz[is_far].mean(dim=0)]))
 
     def test_more_clusters_than_patches_are_the_patches(self) -> None:
         rows = make_patch_set(seed=1, num_patches=3)
-        rgb, xyz = instance_vectors(rows.rgb, rows.xyz, 7)
+        rgb, xyz = instance_vectors(rows.rgb, rows.xyz, 7, torch.Generator())
         order, expected = rgb[:, 0].argsort(), rows.rgb[:, 0].argsort()
         torch.testing.assert_close(rgb[order], rows.rgb[expected])
         torch.testing.assert_close(xyz[order], rows.xyz[expected])
@@ -319,12 +319,12 @@ class TestInstances:
     def test_fewer_different_patches_than_clusters_are_finite(self) -> None:
         for seed in range(10):
             rgb = drawn(3, RGB_DIM, seed=seed)[[0, 0, 1, 2, 0, 1, 0, 2, 2, 0]]
-            found = instance_vectors(rgb, drawn(10, XYZ_DIM, seed=seed + 50), 6)
+            found = instance_vectors(rgb, drawn(10, XYZ_DIM, seed=seed + 50), 6, torch.Generator())
             assert all(torch.isfinite(rows).all() for rows in found)
 
     def test_gradient_flows_through_the_means(self) -> None:
         rgb, xyz = drawn(9, RGB_DIM, seed=1).requires_grad_(), drawn(9, XYZ_DIM, seed=2).requires_grad_()
-        for rows in instance_vectors(rgb, xyz, 2):
+        for rows in instance_vectors(rgb, xyz, 2, torch.Generator()):
             rows.sum().backward()
         for rows in (rgb, xyz):
             shares = rows.grad[:, 0]  # one over the size of the patch's cluster
@@ -541,7 +541,7 @@ class TestThinning:
 class TestCollapse:
     def test_history_holds_rank_and_scale_of_the_adapted_features(self) -> None:
         adaptors, samples = make_adaptors(config_of()), [make_patch_set(s) for s in range(3)]
-        history = CollapseWatch(adaptors, samples).history
+        history = CollapseWatch(adaptors.adapt, samples).history
         rows = torch.cat([adaptors.adapt(sample).xyz for sample in samples]).double()
         centered = rows - rows.mean(dim=0)
         shares = torch.linalg.svdvals(centered) / torch.linalg.svdvals(centered).sum()
@@ -552,17 +552,17 @@ class TestCollapse:
     def test_a_few_samples_are_watched(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         adaptors, seen = make_adaptors(config_of()), []
         monkeypatch.setattr(adaptors, "adapt", lambda patch_set: seen.append(patch_set.sample_id) or patch_set)
-        CollapseWatch(adaptors, [make_patch_set(s) for s in range(number)])
+        CollapseWatch(adaptors.adapt, [make_patch_set(s) for s in range(number)])
         assert 1 <= len(seen) == len(set(seen)) <= 4 and (number > 4 or len(seen) == number)
 
     def test_adaptors_that_come_to_give_a_line_are_warned_of(self) -> None:
         adaptors = make_adaptors(config_of())
-        watch = CollapseWatch(adaptors, [make_patch_set(s) for s in range(3)])
-        watch.look(adaptors)
+        watch = CollapseWatch(adaptors.adapt, [make_patch_set(s) for s in range(3)])
+        watch.look()
         watch.warn()
         with torch.no_grad():  # what the RGB adaptor adds swamps what it is given, and lies on a line
             adaptors.rgb_adaptor.mlp.fc2.weight[:] = 1e4 * adaptors.rgb_adaptor.mlp.fc2.weight[:1]
-        watch.look(adaptors)
+        watch.look()
         with pytest.warns(RuntimeWarning, match=r"adapted rgb features fell from \d\.\d to 1\.\d; they may"):
             watch.warn()
 

@@ -114,7 +114,7 @@ def test_adaptors_of_all_categories_are_passed_on() -> None:
 
 
 def test_both_read_the_same_cells() -> None:
-    with pytest.raises(InputError, match="grid_side is 9, that of lsfa 7; make them equal"):
+    with pytest.raises(InputError, match="grid_side is 9, that of adaptors 7; set both"):
         AdaptedConfig(INNER[0], ADAPTORS, grid_side=9)
 
 

@@ -122,6 +122,8 @@ def test_patchcore_alone_is_the_patchcore_of_lsfa() -> None:
         ({"reweight_rows": 1}, "reweight_rows is 1, which leaves no row but the nearest"),
         ({"coreset_fraction": 1.1}, "coreset_fraction is 1.1; give a share of at most 1"),
         ({"coreset_fraction": 0}, "coreset_fraction is 0; give a positive number"),
+        ({"image_score": "map"}, "image_score 'map' is not re-weighted; give reweight_rows None"),
+        ({"normalize": "no"}, "normalize 'no' is unknown"),
         ({"projection_eps": 1.0}, "projection_eps is 1.0; give a distortion below 1"),
         ({"blur_sigma_px": 0}, "blur_sigma_px is 0; give a positive number"),
     ],
@@ -149,8 +151,8 @@ def test_every_instance_knows_its_variants() -> None:
 
 def test_demo_methods_and_their_comparisons_differ_in_the_adaptors_alone() -> None:
     for adapted, frozen in (("LSFA_CFM", "CELLS_CFM"), ("LSFA_NEAREST_NEIGHBOR", "CELLS_NEAREST_NEIGHBOR")):
-        assert INSTANCES[adapted].lsfa == LSFA_DEMO
-        assert dataclasses.replace(INSTANCES[adapted], lsfa=None) == INSTANCES[frozen]
+        assert INSTANCES[adapted].adaptors == LSFA_DEMO.adaptors
+        assert dataclasses.replace(INSTANCES[adapted], adaptors=None) == INSTANCES[frozen]
     adapted, frozen = INSTANCES["CFM_AND_LSFA"], INSTANCES["CFM_AND_PATCHCORE"]
     assert (adapted.banks, frozen.banks, adapted.cfm) == (LSFA_DEMO, PATCHCORE_DEMO, frozen.cfm)
     assert INSTANCES["LSFA_CFM"].head == CFM_DEMO == adapted.cfm
@@ -162,6 +164,16 @@ def test_unknown_scoring_names_the_field(settings: dict[str, str]) -> None:
     ((name, value),) = settings.items()
     with pytest.raises(InputError, match=f"{name} '{value}' is unknown; choose one of"):
         Scoring(**settings)
+
+
+def test_overrides_reach_the_settings_that_settings_hold() -> None:
+    found = resolve("LSFA_CFM", {"adaptors": {"num_epochs": 5}})
+    assert found.adaptors == dataclasses.replace(LSFA_DEMO.adaptors, num_epochs=5) and found.head == CFM_DEMO
+    assert resolve("CFM_AND_LSFA", {"cfm": {"num_epochs": 3}}).cfm.num_epochs == 3
+    with pytest.raises(InputError, match="override of LSFA_CFM.head is 3; write a mapping of its fields"):
+        resolve("LSFA_CFM", {"head": 3})
+    with pytest.raises(InputError, match="override of LSFA_CFM.head 'epochs' is unknown"):
+        resolve("LSFA_CFM", {"head": {"epochs": 3}})
 
 
 def test_resolve_leaves_the_named_instance_alone() -> None:

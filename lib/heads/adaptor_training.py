@@ -104,10 +104,10 @@ def training_step(
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     if broken := [name for name, value in values.items() if not math.isfinite(value)]:
         raise InputError(f"LSFA: {broken[0]} is not finite at step {step}; lower learning_rate or set normalize")
+    optimizer.zero_grad()
     if losses:
-        optimizer.zero_grad()
         sum(getattr(config, f"weight_{name}") * loss for name, loss in losses.items()).backward()
-        optimizer.step()
+    optimizer.step()  # without gradients it changes nothing
     for sample in adapted:
         banks[sample.category].push(sample)
     return values
