@@ -295,7 +295,8 @@ def logit_contrast(adaptors: Adaptors, rgb: Tensor, xyz: Tensor, config: LSFACon
 class TestInstances:
     def test_one_cluster_is_the_mean(self) -> None:
         rows = make_patch_set(seed=1)
-        for found, expected in zip(instance_vectors(rows.rgb, rows.xyz, 1, torch.Generator()), (rows.rgb, rows.xyz), strict=True):
+        instances = instance_vectors(rows.rgb, rows.xyz, 1, torch.Generator())
+        for found, expected in zip(instances, (rows.rgb, rows.xyz), strict=True):
             torch.testing.assert_close(found, expected.mean(dim=0)[None])
 
     def test_two_clusters_are_those_of_rgb_for_both_modalities(self) -> None:

@@ -170,9 +170,9 @@ def test_overrides_reach_the_settings_that_settings_hold() -> None:
     found = resolve("LSFA_CFM", {"adaptors": {"num_epochs": 5}})
     assert found.adaptors == dataclasses.replace(LSFA_DEMO.adaptors, num_epochs=5) and found.head == CFM_DEMO
     assert resolve("CFM_AND_LSFA", {"cfm": {"num_epochs": 3}}).cfm.num_epochs == 3
-    with pytest.raises(InputError, match="override of LSFA_CFM.head is 3; write a mapping of its fields"):
+    with pytest.raises(InputError, match=r"override of LSFA_CFM\.head is 3; write a mapping of its fields"):
         resolve("LSFA_CFM", {"head": 3})
-    with pytest.raises(InputError, match="override of LSFA_CFM.head 'epochs' is unknown"):
+    with pytest.raises(InputError, match=r"override of LSFA_CFM\.head 'epochs' is unknown"):
         resolve("LSFA_CFM", {"head": {"epochs": 3}})
 
 
