@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from lib.bank_search import nearest_distances
 from lib.errors import InputError
 
+ROUNDING = 4  # margin of a float32 inner product, in units of root C, machine epsilon and the largest squared norm
 CENTER_ROWS = 1024  # that stand for all where only a rough middle is wanted
 
 
@@ -21,8 +22,9 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
     """(S,) int64 rows, each the farthest from those before it; the first of equally far ones wins.
 
     The textbook loop takes M differences at each step. Here a step is one product of a matrix and a vector by the
-    expanded square |x|^2 - 2 x.s + |s|^2, which reads the rows once and keeps nothing but two columns. Rows
-    are first moved to about their middle, so that the expansion does not cancel.
+    expanded square |x|^2 - 2 x.s + |s|^2, on a copy of the rows moved to about their middle, so that little cancels.
+    Where several rows are farthest within the rounding of that product, their distances are computed again in float64
+    from the differences, so that the picks are those of the textbook loop in float64.
 
     Args:
         rows: (M, C) float32, on any device.
@@ -40,16 +42,31 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
         )
     centered = rows - rough_middle(rows)
     norms = centered.square().sum(dim=1)
+    margin = ROUNDING * rows.shape[1] ** 0.5 * torch.finfo(rows.dtype).eps * float(norms.max())
     nearest = torch.full_like(norms, torch.inf)  # squared distance of each row to the selected ones
     distance = torch.empty_like(norms)
-    selected = [start]
-    for _ in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
-        last = selected[-1]
+    selected = torch.full((num_selected,), start, device=rows.device)
+    for rank in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
+        last = selected[rank - 1]
         torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
         torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
         nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
-        selected.append(int(nearest.argmax()))
-    return torch.tensor(selected, device=rows.device)
+        candidates = (nearest >= nearest.max() - margin).nonzero().flatten()
+        selected[rank] = candidates[0] if len(candidates) == 1 else farthest(rows, candidates, selected[:rank])
+    return selected
+
+
+def farthest(rows: Tensor, candidates: Tensor, selected: Tensor) -> Tensor:
+    """() int64 candidate farthest from its nearest selected row, by float64 differences; the first of equal ones.
+
+    Args:
+        rows: (M, C) float32.
+        candidates: (K,) int64 rows, ascending.
+        selected: (S,) int64 rows.
+    """
+    chosen = rows[selected].double()
+    squares = [(chosen - rows[candidate].double()).square().sum(dim=1).min() for candidate in candidates]
+    return candidates[torch.stack(squares).argmax()]
 
 
 def rough_middle(rows: Tensor) -> Tensor:

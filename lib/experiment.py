@@ -20,18 +20,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import (
-    CFM_VARIANTS,
-    AdaptedConfig,
-    BlindConfig,
-    CFMConfig,
-    FusionConfig,
-    LSFAConfig,
-    NearestNeighborConfig,
-    PatchCoreConfig,
-    check_choice,
-    project_root,
-)
+from lib.config import check_choice, project_root
 from lib.errors import InputError
 from lib.feature_store import (
     category_features,
@@ -42,12 +31,12 @@ from lib.feature_store import (
     lock_path,
 )
 from lib.features import Features
+from lib.head_choice import further_training_data, make_head, trains_on_all
 from lib.heads import Prediction
-from lib.heads.adapted import AdaptedHead, FusedHead
-from lib.heads.blind import Blind
-from lib.heads.cfm import CFM
-from lib.heads.lsfa import LSFA
-from lib.heads.memory_bank import NearestNeighbor, PatchCore
+from lib.instances import CFM_VARIANTS
+from lib.methods import (
+    CFMConfig,
+)
 from lib.metrics import evaluate, evaluate_by_defect
 from lib.profiles import MethodSpec, Profile
 from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
@@ -55,22 +44,6 @@ from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
 
 PEAK_MEMORY_UNITS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
-HEADS = {
-    CFMConfig: CFM,
-    NearestNeighborConfig: NearestNeighbor,
-    PatchCoreConfig: PatchCore,
-    LSFAConfig: LSFA,
-    AdaptedConfig: AdaptedHead,
-    FusionConfig: FusedHead,
-    BlindConfig: Blind,
-}
-VALIDATED = (PatchCoreConfig, LSFAConfig, FusionConfig)  # their averages are scaled by the validation split
-
-
-def make_head(config: Any, sample: Features, device: str) -> Any:
-    """Untrained head for features shaped like `sample`'s; the type of the settings chooses it."""
-    rgb_dim, xyz_dim = sample.rgb_tokens.shape[0], sample.xyz_tokens.shape[1]
-    return HEADS[type(config)](config, rgb_dim, xyz_dim, device)
 
 
 def run(profile: Profile, method: str, category: str, seed: int, progress: bool = False) -> dict[str, dict[str, Any]]:
@@ -145,41 +118,24 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
     """`config` and `inputs` of a record: all that its numbers depend on but seed and variant."""
     settings = feature_settings(profile, root, category, spec.extractor)
     data = settings["data"]
-    if trains_on_all(spec.config):
-        data = {name: data_fingerprint(ensure_data(profile, name), name) for name in profile.categories}
     config = {
         "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
         "extractor": settings["extractor"],
         "standardize": profile.standardize,
         "preparation": settings["preparation"],
     }
+    if trains_on_all(spec.config):
+        config["trained_on"] = list(profile.categories)
+        data = {name: data_fingerprint(ensure_data(profile, name), name) for name in profile.categories}
     inputs = {
         "dataset": dataset_name(profile),
         "threads": profile.threads,
         "device": profile.device,
         "data": data,
-        "versions": settings["versions"],
+        "versions": {**settings["versions"], "scikit-learn": package_versions()["scikit-learn"]},
         "code": code_fingerprint("lib.experiment", project_root()),
     }
     return {"config": config, "inputs": inputs}
-
-
-def trains_on_all(config: Any) -> bool:
-    """True where LSFA's adaptors learn from every category of the profile."""
-    parts = (config, getattr(config, "lsfa", None), getattr(config, "banks", None))
-    return any(isinstance(part, LSFAConfig) and part.scope == "all" for part in parts)
-
-
-def further_training_data(profile: Profile, spec: MethodSpec, category: str, progress: bool) -> dict[str, Any]:
-    """What a head's `fit` takes beside the category's training split, by argument name."""
-    further: dict[str, Any] = {}
-    if isinstance(spec.config, VALIDATED):
-        further["validation"] = category_features(profile, category, "validation", spec.extractor, progress)
-    if trains_on_all(spec.config):
-        further["all_categories"] = {
-            name: category_features(profile, name, "train", spec.extractor, progress) for name in profile.categories
-        }
-    return further
 
 
 def variant_config(identity: dict[str, Any], spec: MethodSpec, variant: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def compactness(features: Tensor, bank: Tensor) -> Tensor:
 
 
 def effective_rank(features: Tensor) -> float:
-    """Exponential of the entropy of the singular values of the centered rows: from 1 (a line) to C (Roy & Vetterli 2007).
+    """Exponential of the entropy of the centered rows' singular values, from 1 (a line) to C (Roy & Vetterli 2007).
 
     Rows that are all equal have rank 0.
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from lib.config import INSTANCES, ExtractorSpec, check_choice, check_positive, project_root, resolve, variants_of
+from lib.config import ExtractorSpec, check_choice, check_positive, project_root
 from lib.errors import InputError
+from lib.instances import INSTANCES, resolve, variants_of
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 

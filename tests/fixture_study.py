@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lib.config import BLIND, CFMConfig, ExtractorSpec
+from lib.config import ExtractorSpec
+from lib.instances import BLIND
+from lib.methods import CFMConfig
 from lib.profiles import MethodSpec, Profile
 from tests.fixtures_mvtec import write_category
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,26 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.config import LSFAConfig
 from lib.errors import InputError
-from lib.heads import adaptation
+from lib.heads import adaptor_training
 from lib.heads.adaptation import (
-    CURVE_POINTS,
     Adapted,
     Adaptors,
     Banks,
-    CollapseWatch,
-    adapt_for_training,
     instance_vectors,
     local_alignment,
     mean_compactness,
     projected_contrast,
-    shuffled_batches,
-    thinned,
-    train_adaptors,
     training_losses,
-    warmup_cosine,
 )
+from lib.heads.adaptor_training import adapt_for_training, train_adaptors, warmup_cosine
+from lib.heads.training_watch import CURVE_POINTS, CollapseWatch, thinned
+from lib.methods import LSFAConfig
 from lib.patches import PatchSet
 
 RGB_DIM, XYZ_DIM = 6, 10
@@ -79,7 +74,7 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What each training step met: the batch, copies of the banks' rows before it, and its losses."""
-    seen, real = [], adaptation.training_losses
+    seen, real = [], adaptor_training.training_losses
 
     def recorded(adaptors: Adaptors, batch: Sequence[Adapted], banks: Mapping[str, Banks], *rest: Any) -> Any:
         held = {name: bank.rgb_local.oldest_first() for name, bank in banks.items()}
@@ -87,7 +82,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append({"batch": batch, "held": held, "losses": losses, "banks": banks, "step": rest[-1]})
         return losses
 
-    monkeypatch.setattr(adaptation, "training_losses", recorded)
+    monkeypatch.setattr(adaptor_training, "training_losses", recorded)
     return seen
 
 
@@ -273,10 +268,15 @@ class TestLosses:
         batch = [adapted_sample(adaptors, config, 1, "cable"), adapted_sample(adaptors, config, 2, "peach")]
         assert training_losses(adaptors, batch, banks, config, step=0) == {}
         banks["cable"].push(batch[0])  # the cable's bank holds the very sample, the peach's nothing
-        found = training_losses(adaptors, batch, banks, config, step=0)
-        assert {name: float(loss.detach()) for name, loss in found.items()} == {"lc": 0.0, "gc": 0.0}
-        banks["peach"].push(batch[0])
-        assert all(loss > 0 for loss in training_losses(adaptors, batch, banks, config, step=0).values())
+        assert values_of(training_losses(adaptors, batch, banks, config, step=0)) == {"lc": 0.0, "gc": 0.0}
+        banks["peach"].push(batch[1])
+        assert values_of(training_losses(adaptors, batch, banks, config, step=0)) == {"lc": 0.0, "gc": 0.0}
+        swapped = {"cable": banks["peach"], "peach": banks["cable"]}
+        assert min(values_of(training_losses(adaptors, batch, swapped, config, step=0)).values()) > 0.1
+
+
+def values_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def logit_contrast(adaptors: Adaptors, rgb: Tensor, xyz: Tensor, config: LSFAConfig) -> Tensor:
@@ -295,7 +295,8 @@ def logit_contrast(adaptors: Adaptors, rgb: Tensor, xyz: Tensor, config: LSFACon
 class TestInstances:
     def test_one_cluster_is_the_mean(self) -> None:
         rows = make_patch_set(seed=1)
-        for found, expected in zip(instance_vectors(rows.rgb, rows.xyz, 1), (rows.rgb, rows.xyz), strict=True):
+        instances = instance_vectors(rows.rgb, rows.xyz, 1, torch.Generator())
+        for found, expected in zip(instances, (rows.rgb, rows.xyz), strict=True):
             torch.testing.assert_close(found, expected.mean(dim=0)[None])
 
     def test_two_clusters_are_those_of_rgb_for_both_modalities(self) -> None:
@@ -303,14 +304,14 @@ class TestInstances:
         is_far = torch.tensor([True, False, False, True, False] * 2 + [True] * 3)
         rgb[is_far] += 50
         xyz[::2] += 80  # clusters of another kind, which must not matter
-        found_rgb, found_xyz = instance_vectors(rgb, xyz, 2)
+        found_rgb, found_xyz = instance_vectors(rgb, xyz, 2, torch.Generator())
         order = found_rgb[:, 0].argsort()
         torch.testing.assert_close(found_rgb[order], torch.stack([rgb[~is_far].mean(dim=0), rgb[is_far].mean(dim=0)]))
         torch.testing.assert_close(found_xyz[order], torch.stack([xyz[~is_far].mean(dim=0), xyz[is_far].mean(dim=0)]))
 
     def test_more_clusters_than_patches_are_the_patches(self) -> None:
         rows = make_patch_set(seed=1, num_patches=3)
-        rgb, xyz = instance_vectors(rows.rgb, rows.xyz, 7)
+        rgb, xyz = instance_vectors(rows.rgb, rows.xyz, 7, torch.Generator())
         order, expected = rgb[:, 0].argsort(), rows.rgb[:, 0].argsort()
         torch.testing.assert_close(rgb[order], rows.rgb[expected])
         torch.testing.assert_close(xyz[order], rows.xyz[expected])
@@ -319,12 +320,12 @@ class TestInstances:
     def test_fewer_different_patches_than_clusters_are_finite(self) -> None:
         for seed in range(10):
             rgb = drawn(3, RGB_DIM, seed=seed)[[0, 0, 1, 2, 0, 1, 0, 2, 2, 0]]
-            found = instance_vectors(rgb, drawn(10, XYZ_DIM, seed=seed + 50), 6)
+            found = instance_vectors(rgb, drawn(10, XYZ_DIM, seed=seed + 50), 6, torch.Generator())
             assert all(torch.isfinite(rows).all() for rows in found)
 
     def test_gradient_flows_through_the_means(self) -> None:
         rgb, xyz = drawn(9, RGB_DIM, seed=1).requires_grad_(), drawn(9, XYZ_DIM, seed=2).requires_grad_()
-        for rows in instance_vectors(rgb, xyz, 2):
+        for rows in instance_vectors(rgb, xyz, 2, torch.Generator()):
             rows.sum().backward()
         for rows in (rgb, xyz):
             shares = rows.grad[:, 0]  # one over the size of the patch's cluster
@@ -387,18 +388,21 @@ class TestTraining:
                 assert torch.equal(bank.oldest_first(), torch.cat([getattr(s, name) for s in passed])[-capacity:])
                 assert bank.rows.untyped_storage().nbytes() == capacity * bank.rows.shape[1] * 4
 
-    def test_every_sample_is_met_once_an_epoch_in_an_order_of_its_own(self, steps: list[dict[str, Any]]) -> None:
+    def test_every_sample_is_met_once_an_epoch_in_an_order_of_the_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        orders, real = [], adaptor_training.shuffled_batches
+
+        def recorded(*arguments: Any) -> list[list[tuple[str, PatchSet]]]:
+            batches = list(real(*arguments))
+            assert [len(batch) for batch in batches] == [3, 3, 1]
+            orders.append([patch_set.sample_id for batch in batches for _, patch_set in batch])
+            return batches
+
+        monkeypatch.setattr(adaptor_training, "shuffled_batches", recorded)
         samples = [make_patch_set(s) for s in range(7)]
-        train_adaptors(config_of(batch_size=3), {"own": samples}, seed=0)
-        assert [len(step["batch"]) for step in steps] == [3, 3, 1] * 3
-        entries = [("own", sample) for sample in samples]
-        generator = torch.Generator().manual_seed(4)
-        orders = [
-            [sample.sample_id for batch in shuffled_batches(entries, 3, generator) for _, sample in batch]
-            for _ in range(3)
-        ]
-        assert all(sorted(order) == [sample.sample_id for sample in samples] for order in orders)
-        assert orders[0] != orders[1] != orders[2]
+        for seed in (3, 3, 4):
+            train_adaptors(config_of(batch_size=3), {"own": samples}, seed)
+        assert all(sorted(order) == [sample.sample_id for sample in samples] for order in orders) and len(orders) == 9
+        assert orders[:3] == orders[3:6] and orders[0] != orders[1] != orders[2] and orders[0] != orders[6]
 
     @pytest.mark.parametrize("patches_per_image", [None, 4])
     def test_a_run_depends_on_its_seed_alone(self, patches_per_image: int | None) -> None:
@@ -538,7 +542,7 @@ class TestThinning:
 class TestCollapse:
     def test_history_holds_rank_and_scale_of_the_adapted_features(self) -> None:
         adaptors, samples = make_adaptors(config_of()), [make_patch_set(s) for s in range(3)]
-        history = CollapseWatch(adaptors, samples).history
+        history = CollapseWatch(adaptors.adapt, samples).history
         rows = torch.cat([adaptors.adapt(sample).xyz for sample in samples]).double()
         centered = rows - rows.mean(dim=0)
         shares = torch.linalg.svdvals(centered) / torch.linalg.svdvals(centered).sum()
@@ -549,17 +553,17 @@ class TestCollapse:
     def test_a_few_samples_are_watched(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         adaptors, seen = make_adaptors(config_of()), []
         monkeypatch.setattr(adaptors, "adapt", lambda patch_set: seen.append(patch_set.sample_id) or patch_set)
-        CollapseWatch(adaptors, [make_patch_set(s) for s in range(number)])
+        CollapseWatch(adaptors.adapt, [make_patch_set(s) for s in range(number)])
         assert 1 <= len(seen) == len(set(seen)) <= 4 and (number > 4 or len(seen) == number)
 
     def test_adaptors_that_come_to_give_a_line_are_warned_of(self) -> None:
         adaptors = make_adaptors(config_of())
-        watch = CollapseWatch(adaptors, [make_patch_set(s) for s in range(3)])
-        watch.look(adaptors)
+        watch = CollapseWatch(adaptors.adapt, [make_patch_set(s) for s in range(3)])
+        watch.look()
         watch.warn()
         with torch.no_grad():  # what the RGB adaptor adds swamps what it is given, and lies on a line
             adaptors.rgb_adaptor.mlp.fc2.weight[:] = 1e4 * adaptors.rgb_adaptor.mlp.fc2.weight[:1]
-        watch.look(adaptors)
+        watch.look()
         with pytest.warns(RuntimeWarning, match=r"adapted rgb features fell from \d\.\d to 1\.\d; they may"):
             watch.warn()
 
@@ -571,12 +575,3 @@ class TestCollapse:
             _, history = train_adaptors(config, samples, seed=0)
         assert all(warning.filename.endswith("test_adaptation.py") for warning in caught)
         assert history["rank_xyz"][-1] < history["rank_xyz"][0] / 2
-
-
-def test_iterating_batches_draws_no_more_than_an_order() -> None:
-    generator = torch.Generator().manual_seed(1)
-    batches: Iterator[list[tuple[str, PatchSet]]] = shuffled_batches([("own", make_patch_set(0))] * 5, 2, generator)
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    expected = torch.Generator().manual_seed(1)
-    torch.randperm(5, generator=expected)
-    assert torch.equal(generator.get_state(), expected.get_state())

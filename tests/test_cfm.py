@@ -11,11 +11,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from lib.config import CFM_VARIANTS, CFMConfig, Scoring
 from lib.errors import InputError
 from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
 from lib.heads.released_cfm import DIRECTIONS
+from lib.instances import CFM_VARIANTS
 from lib.losses import cosine_distance, unit_distance
+from lib.methods import CFMConfig, Scoring
 from tests.factories import make_features
 
 CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")

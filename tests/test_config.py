@@ -7,28 +7,23 @@ from typing import Any
 
 import pytest
 
-from lib.config import (
+from lib.config import ExtractorSpec
+from lib.errors import InputError
+from lib.instances import (
     CFM_DEMO,
     CFM_PAPER,
     CFM_RELEASED,
     CFM_VARIANTS,
-    FUSION_VARIANTS,
     INSTANCES,
     LSFA_DEMO,
     LSFA_PAPER,
     LSFA_RELEASED,
-    MODALITIES,
     PATCHCORE,
-    PATCHCORE_VARIANTS,
-    CFMConfig,
-    ExtractorSpec,
-    LSFAConfig,
-    PatchCoreConfig,
-    Scoring,
+    PATCHCORE_DEMO,
     resolve,
     variants_of,
 )
-from lib.errors import InputError
+from lib.methods import FUSION_VARIANTS, MODALITIES, PATCHCORE_VARIANTS, CFMConfig, LSFAConfig, PatchCoreConfig, Scoring
 
 
 def test_papers_and_released_settings() -> None:
@@ -124,9 +119,11 @@ def test_patchcore_alone_is_the_patchcore_of_lsfa() -> None:
         ({"num_epochs": 0.5}, "num_epochs is 0.5; give a whole number"),
         ({"warmup_epochs": -1}, "warmup_epochs is -1; give a whole number"),
         ({"grid_side": 0}, "grid_side is 0; give a whole number"),
-        ({"reweight_rows": 1}, "reweight_rows is 1, the nearest row alone; give at least 2"),
+        ({"reweight_rows": 1}, "reweight_rows is 1, which leaves no row but the nearest"),
         ({"coreset_fraction": 1.1}, "coreset_fraction is 1.1; give a share of at most 1"),
         ({"coreset_fraction": 0}, "coreset_fraction is 0; give a positive number"),
+        ({"image_score": "map"}, "image_score 'map' is not re-weighted; give reweight_rows None"),
+        ({"normalize": "no"}, "normalize 'no' is unknown"),
         ({"projection_eps": 1.0}, "projection_eps is 1.0; give a distortion below 1"),
         ({"blur_sigma_px": 0}, "blur_sigma_px is 0; give a positive number"),
     ],
@@ -147,15 +144,19 @@ def test_settings_of_lsfa_that_may_be_zero_or_none() -> None:
 def test_every_instance_knows_its_variants() -> None:
     found = {name: variants_of(config) for name, config in INSTANCES.items()}
     assert found["PATCHCORE"] == found["LSFA_DEMO"] == found["LSFA_RELEASED"] == PATCHCORE_VARIANTS
-    assert found["LSFA_DEMO_CFM"] == found["CELLS_CFM"] == found["CFM_DEMO"] == tuple(CFM_VARIANTS)
-    assert found["LSFA_DEMO_NEAREST_NEIGHBOR"] == found["NEAREST_NEIGHBOR"] == MODALITIES
-    assert found["CFM_LSFA_DEMO"] == FUSION_VARIANTS and found["BLIND"] == ("outline",)
+    assert found["LSFA_CFM"] == found["CELLS_CFM"] == found["CFM_DEMO"] == tuple(CFM_VARIANTS)
+    assert found["LSFA_NEAREST_NEIGHBOR"] == found["NEAREST_NEIGHBOR"] == MODALITIES
+    assert found["CFM_AND_LSFA"] == FUSION_VARIANTS and found["BLIND"] == ("outline",)
 
 
-def test_adapted_heads_and_their_comparison_differ_in_the_adaptors_alone() -> None:
-    adapted, frozen = INSTANCES["LSFA_DEMO_CFM"], INSTANCES["CELLS_CFM"]
-    assert adapted.lsfa == LSFA_DEMO and dataclasses.replace(adapted, lsfa=None) == frozen
-    assert frozen.head == CFM_DEMO == INSTANCES["CFM_LSFA_DEMO"].cfm
+def test_demo_methods_and_their_comparisons_differ_in_the_adaptors_alone() -> None:
+    for adapted, frozen in (("LSFA_CFM", "CELLS_CFM"), ("LSFA_NEAREST_NEIGHBOR", "CELLS_NEAREST_NEIGHBOR")):
+        assert INSTANCES[adapted].adaptors == LSFA_DEMO.adaptors
+        assert dataclasses.replace(INSTANCES[adapted], adaptors=None) == INSTANCES[frozen]
+    adapted, frozen = INSTANCES["CFM_AND_LSFA"], INSTANCES["CFM_AND_PATCHCORE"]
+    assert (adapted.banks, frozen.banks, adapted.cfm) == (LSFA_DEMO, PATCHCORE_DEMO, frozen.cfm)
+    assert INSTANCES["LSFA_CFM"].head == CFM_DEMO == adapted.cfm
+    assert {f.name: getattr(LSFA_DEMO, f.name) for f in dataclasses.fields(PATCHCORE_DEMO)} == vars(PATCHCORE_DEMO)
 
 
 @pytest.mark.parametrize("settings", [{"aggregation": "mean"}, {"blur": "median"}, {"score_rule": "mine"}])
@@ -163,6 +164,16 @@ def test_unknown_scoring_names_the_field(settings: dict[str, str]) -> None:
     ((name, value),) = settings.items()
     with pytest.raises(InputError, match=f"{name} '{value}' is unknown; choose one of"):
         Scoring(**settings)
+
+
+def test_overrides_reach_the_settings_that_settings_hold() -> None:
+    found = resolve("LSFA_CFM", {"adaptors": {"num_epochs": 5}})
+    assert found.adaptors == dataclasses.replace(LSFA_DEMO.adaptors, num_epochs=5) and found.head == CFM_DEMO
+    assert resolve("CFM_AND_LSFA", {"cfm": {"num_epochs": 3}}).cfm.num_epochs == 3
+    with pytest.raises(InputError, match=r"override of LSFA_CFM\.head is 3; write a mapping of its fields"):
+        resolve("LSFA_CFM", {"head": 3})
+    with pytest.raises(InputError, match=r"override of LSFA_CFM\.head 'epochs' is unknown"):
+        resolve("LSFA_CFM", {"head": {"epochs": 3}})
 
 
 def test_resolve_leaves_the_named_instance_alone() -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lib import experiment, feature_store
-from lib.config import BLIND, CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring, project_root
+from lib.config import project_root
 from lib.errors import InputError
 from lib.extractors import extractor_settings
 from lib.feature_store import COMPUTING_PACKAGES, category_features, extract_features
@@ -25,6 +25,8 @@ from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
 from lib.heads.memory_bank import NearestNeighbor
+from lib.instances import BLIND, CFM_VARIANTS
+from lib.methods import CFMConfig, NearestNeighborConfig, Scoring
 from lib.metrics import evaluate
 from lib.pixel_metrics import aupro, pixel_auroc, pro_curve
 from lib.profiles import DATA_ROOT_VARIABLE

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from lib.config import PATCHCORE_VARIANTS, LSFAConfig
 from lib.errors import InputError
 from lib.features import Features
-from lib.heads import Prediction, lsfa
+from lib.heads import Prediction, lsfa, memory_bank
 from lib.heads.adaptation import Adaptors
 from lib.heads.lsfa import LSFA
 from lib.heads.memory_bank import PatchCore
+from lib.methods import PATCHCORE_VARIANTS, LSFAConfig
 from lib.patches import PatchSet, read_patches
 from tests.factories import make_features
 
@@ -59,7 +59,7 @@ def head() -> LSFA:
 
 @pytest.mark.parametrize("image_score", ["patch", "map"])
 def test_is_patchcore_on_adapted_patches(image_score: str) -> None:
-    head = fitted(tiny(image_score=image_score))
+    head = fitted(tiny(image_score=image_score, reweight_rows=None if image_score == "map" else 3))
     memory = PatchCore(head.config, RGB_DIM, XYZ_DIM)
 
     def adapted(sample: Features) -> PatchSet:
@@ -142,6 +142,13 @@ def test_a_run_depends_on_its_seed_alone() -> None:
     assert other != first and not same(*(head.predict(sample) for head in heads))
 
 
+def test_the_banks_projection_is_drawn_under_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    monkeypatch.setattr(memory_bank, "project", lambda rows, eps, seed: seeds.append(seed) or rows)
+    fitted(TINY, seed=5)
+    assert seeds == [5, 5]
+
+
 def test_history_names_losses_ranks_and_scales() -> None:
     history = LSFA(TINY, RGB_DIM, XYZ_DIM).fit(normal(range(4)), seed=0)
     watched = dict.fromkeys(("rank_rgb", "rank_xyz", "scale_rgb", "scale_xyz"), 3)
@@ -165,10 +172,11 @@ class TestScope:
 
         def recorded(config: LSFAConfig, patch_sets: Mapping[str, Sequence[PatchSet]], *rest: Any) -> Any:
             seen.update({name: [patch_set.sample_id for patch_set in sets] for name, sets in patch_sets.items()})
+            assert all(patch_set.cells.shape == (4, 4) for sets in patch_sets.values() for patch_set in sets)
             return real(config, patch_sets, *rest)
 
         monkeypatch.setattr(lsfa, "train_adaptors", recorded)
-        head = LSFA(tiny(scope="all"), RGB_DIM, XYZ_DIM)
+        head = LSFA(tiny(scope="all", grid_side=4), RGB_DIM, XYZ_DIM)
         by_category = {"cable": normal(range(4)), "peach": normal((7, 8))}
         head.fit(by_category["cable"], seed=0, all_categories=by_category)
         assert seen == {name: [sample.sample_id for sample in samples] for name, samples in by_category.items()}

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lib.bank_search import nearest_distances
-from lib.config import PATCHCORE_VARIANTS, BlindConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.coreset import greedy_coreset
 from lib.errors import InputError
 from lib.features import Features
@@ -19,6 +18,7 @@ from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.memory_bank import NearestNeighbor, PatchCore, joint_rows, reweighted
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
+from lib.methods import PATCHCORE_VARIANTS, BlindConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import dense_map, read_patches
 from tests.factories import make_features
 
@@ -169,7 +169,7 @@ def test_without_re_weighting_the_score_is_the_largest_distance(samples: list[Fe
 
 
 def test_map_score_is_the_maximum_of_the_blurred_map(samples: list[Features]) -> None:
-    head = fitted(dataclasses.replace(SMALL, image_score="map"), samples)
+    head = fitted(dataclasses.replace(SMALL, image_score="map", reweight_rows=None), samples)
     for prediction in head.predict(samples[7], ("rgb", "xyz")).values():
         assert prediction.image_score == float(prediction.anomaly_map.max())
 
@@ -218,7 +218,7 @@ def test_average_does_not_heed_the_units_of_a_modality(samples: list[Features]) 
     def scaled(sample: Features) -> Features:
         return dataclasses.replace(sample, xyz_tokens=sample.xyz_tokens * 64)
 
-    config = dataclasses.replace(SMALL, image_score="map")
+    config = dataclasses.replace(SMALL, image_score="map", reweight_rows=None)
     before, after = fitted(config, samples), fitted(config, [scaled(sample) for sample in samples])
     variants = ("average", "plain_average")
     found, other = before.predict(samples[7], variants), after.predict(scaled(samples[7]), variants)
@@ -338,7 +338,7 @@ def test_an_unknown_variant_is_refused(samples: list[Features]) -> None:
 
 
 def test_re_weighting_by_the_nearest_row_alone_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(InputError, match="give 2 or more"):
         PatchCoreConfig(reweight_rows=1)
 
 

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from lib import profiles
-from lib.config import BLIND, CFM_DEMO, CFM_VARIANTS, ExtractorSpec, project_root
+from lib.config import ExtractorSpec, project_root
 from lib.errors import InputError
+from lib.instances import BLIND, CFM_DEMO, CFM_VARIANTS
 from lib.profiles import Profile, data_root, load_profile, parse_profile
 from tests.fixture_study import study_in
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.config import CFM_PAPER, CFMConfig
 from lib.errors import InputError
 from lib.heads.cfm import CFM, MappingMLP
 from lib.heads.released_cfm import DIRECTIONS, load_released_cfm
+from lib.instances import CFM_PAPER
 from lib.losses import unit_distance
+from lib.methods import CFMConfig
 from tests.test_cfm import CASE, relative_difference, rule_weight
 
 DIMS = {"CFM_2Dto3D": (5, 7), "CFM_3Dto2D": (7, 5)}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lib import toy
-from lib.config import CFM_TOY
 from lib.errors import InputError
 from lib.heads.cfm import CFM
+from lib.instances import CFM_TOY
 from lib.pixel_metrics import aupro, pro_curve
 from lib.toy import COLORS, DEFECT_TILE, RELIEFS, SECOND_COLORS, SIDE, TILE, toy_board
 

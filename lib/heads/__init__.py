@@ -1,7 +1,8 @@
 """Heads: features in, anomaly map and image score out.
 
-Every head has `fit(features, seed)`, `predict(features, variant)` and `variants`; those that learn also
-`save(path)` and `load(path)`. The heads differ; the road around them (`lib.experiment`) does not.
+Every head has `fit(features, seed)`, `predict(features, variants)` and `variants`; CFM also `save(path)` and
+`load(path)`. The heads differ; the road around them (`lib.experiment`) does not, and `lib.head_choice` knows which head
+wants more than the training split.
 """
 
 from __future__ import annotations

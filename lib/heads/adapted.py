@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.config import (
-    FUSION_VARIANTS,
-    AdaptedConfig,
-    CFMConfig,
-    FusionConfig,
-    LSFAConfig,
-    NearestNeighborConfig,
-    PatchCoreConfig,
-    variants_of,
-)
+from lib.errors import InputError
 from lib.features import Features, Standardizer
 from lib.heads import Prediction
 from lib.heads.adaptation import Adaptors
@@ -22,6 +13,16 @@ from lib.heads.cfm import CFM
 from lib.heads.lsfa import LSFA, fit_adaptors
 from lib.heads.memory_bank import NearestNeighbor, PatchCore
 from lib.heads.score_fusion import Standardization, average
+from lib.instances import variants_of
+from lib.methods import (
+    FUSION_VARIANTS,
+    AdaptedConfig,
+    CFMConfig,
+    FusionConfig,
+    LSFAConfig,
+    NearestNeighborConfig,
+    PatchCoreConfig,
+)
 from lib.patches import read_patches, to_features
 
 INNER_HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor}
@@ -31,8 +32,8 @@ BANK_HEADS = {PatchCoreConfig: PatchCore, LSFAConfig: LSFA}
 class AdaptedHead:
     """A head trained on adapted features that take the place of the frozen ones.
 
-    Adapted features are one vector a cell; without adaptors (`config.lsfa` None) the frozen ones are read by cells all
-    the same, so that the two differ in the adaptors alone.
+    Adapted features are one vector a cell; without adaptors (`config.adaptors` None) the frozen ones are read by cells
+    all the same, so that the two differ in the adaptors alone.
     """
 
     def __init__(self, config: AdaptedConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
@@ -56,9 +57,9 @@ class AdaptedHead:
             features, seed, progress, all_categories: as for `lib.heads.lsfa.LSFA.fit`.
         """
         history: dict[str, list[float]] = {}
-        if self.config.lsfa is not None:
+        if self.config.adaptors is not None:
             self.adaptors, history = fit_adaptors(
-                self.config.lsfa, features, seed, self.device, progress, all_categories
+                self.config.adaptors, features, seed, self.device, progress, all_categories
             )
         self.standardizer = None
         read = [self.adapted(sample) for sample in features]
@@ -104,6 +105,8 @@ class FusedHead:
             validation: normal samples that set the scales of the mean.
             **further: what the memory banks' `fit` takes beside these.
         """
+        if not validation:
+            raise InputError("fusion of CFM and memory banks: no validation samples; they set the scales of its mean")
         history = self.banks.fit(features, seed, progress, validation, **further)
         history = history | self.cfm.fit(features, seed, progress)
         found = [self._parts(sample) for sample in validation]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.config import BlindConfig
 from lib.features import Features
 from lib.heads import Prediction
+from lib.methods import BlindConfig
 
 
 class Blind:

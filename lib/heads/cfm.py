@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lib.config import CFM_VARIANTS, CFMConfig, Scoring
 from lib.errors import InputError
 from lib.features import Features
 from lib.grids import box_blur, gaussian_blur
 from lib.heads import Prediction
+from lib.instances import CFM_VARIANTS
 from lib.losses import cosine_distance, unit_distance
+from lib.methods import CFMConfig, Scoring
 from lib.runtime import atomic_path
 
 PIXELS_PER_CHUNK = 4096  # rows whose hidden activations stay in the processor's cache
@@ -205,7 +206,7 @@ class CFM:
 
         Args:
             sample: features of one sample.
-            variants: keys of `lib.config.CFM_VARIANTS`.
+            variants: keys of `lib.instances.CFM_VARIANTS`.
         """
         psi_2d, psi_3d = self.discrepancies(sample)
         return {name: combine(psi_2d, psi_3d, CFM_VARIANTS[name]) for name in variants}

@@ -1,26 +1,28 @@
 """LSFA (Tu et al., ECCV 2024): PatchCore on features that two trained adaptors give.
 
-The adaptors and their training are in `lib.heads.adaptation`, the memory banks in `lib.heads.memory_bank`. The plain
-parts of a sample's road: patches of the frozen features, adapted patches, two bank distances, their average.
+The adaptors are in `lib.heads.adaptation`, their training in `lib.heads.adaptor_training`, the memory banks in
+`lib.heads.memory_bank`. A sample's road: patches of the frozen features, adapted patches, two bank distances, their
+average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lib.config import PATCHCORE_VARIANTS, LSFAConfig
 from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
-from lib.heads.adaptation import Adaptors, train_adaptors
+from lib.heads.adaptation import Adaptors
+from lib.heads.adaptor_training import train_adaptors
 from lib.heads.memory_bank import PatchCore
+from lib.methods import PATCHCORE_VARIANTS, AdaptorConfig, LSFAConfig
 from lib.patches import PatchSet, read_patches
 
 OWN = "own"  # name of the category where adaptors are trained on it alone
 
 
 def fit_adaptors(
-    config: LSFAConfig,
+    config: AdaptorConfig,
     features: Sequence[Features],
     seed: int,
     device: str,
@@ -30,13 +32,15 @@ def fit_adaptors(
     """Adaptors and their history, trained on a category or on all of them as `config.scope` says.
 
     Args:
-        config, seed, device, progress: as for `lib.heads.adaptation.train_adaptors`.
+        config, seed, device, progress: as for `lib.heads.adaptor_training.train_adaptors`.
         features: normal training samples of the category.
         all_categories: those of every category by name, needed for scope "all" and for it alone.
 
     Raises:
-        InputError: scope and `all_categories` do not go together.
+        InputError: there are no training samples, or scope and `all_categories` do not go together.
     """
+    if not features:
+        raise InputError("LSFA: no training features; check that the category has training samples")
     if (config.scope == "all") != (all_categories is not None):
         raise InputError(f"LSFA: scope is {config.scope!r}; give all_categories for scope 'all' and for it alone")
     by_category = {OWN: features} if all_categories is None else all_categories
@@ -55,7 +59,7 @@ class LSFA:
     def __init__(self, config: LSFAConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
         self.config = config
         self.device = device
-        self.adaptors = Adaptors(config, rgb_dim, xyz_dim, seed=0)
+        self.adaptors = Adaptors(config, rgb_dim, xyz_dim, seed=0).to(device)
         self.memory = PatchCore(config, rgb_dim, xyz_dim, device)
 
     def fit(

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from lib.bank_search import k_nearest_rows, nearest_distances, nearest_rows
-from lib.config import MODALITIES, PATCHCORE_VARIANTS, NearestNeighborConfig, PatchCoreConfig, check_choice
+from lib.config import check_choice
 from lib.coreset import greedy_coreset, project
 from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
+from lib.methods import MODALITIES, PATCHCORE_VARIANTS, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import PatchSet, dense_map, read_patches
 
 HELD_OUT_STEP = 8  # of the training samples that set the scales of the late fusion
@@ -136,6 +137,8 @@ class PatchCore:
             seed, progress: as for `fit`.
             validation: as for `fit`.
         """
+        if not patch_sets:
+            raise InputError("PatchCore: no training features; check that the category has training samples")
         for name in SINGLES:
             rows = torch.cat([getattr(patch_set, name) for patch_set in patch_sets]).to(self.device)
             self.banks[name] = rows[self._selection(rows, seed, progress)]
@@ -207,7 +210,7 @@ class PatchCore:
 
 
 def reweighted(query: Tensor, bank: Tensor, nearest: int, reweight_rows: int | None) -> float:
-    """Image score w s of the patch farthest from the bank: its distance s, less where the bank is sparse around.
+    """Image score w s of the patch farthest from the bank: its distance s, less where normal patches are dense around.
 
     w = 1 - exp(s / sqrt(C)) / sum of exp(|q - m| / sqrt(C)) over the bank rows m nearest to the patch's nearest row,
     that row itself left out [M3DM, LSFA released]. PatchCore's eq. 7 keeps it in the sum and does not divide by

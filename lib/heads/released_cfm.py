@@ -15,11 +15,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lib.config import CFMConfig
 from lib.errors import InputError
 from lib.extractors.strict import load_strictly
 from lib.extractors.weights import read_tensors
 from lib.heads.cfm import CFM
+from lib.methods import CFMConfig
 
 DIRECTIONS = {"CFM_2Dto3D": "rgb_to_xyz", "CFM_3Dto2D": "xyz_to_rgb"}  # their name: ours
 PAPER_RGB_DIM, PAPER_XYZ_DIM = 768, 1152

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib.config import CFMConfig, NearestNeighborConfig
 from lib.heads.cfm import CFM
 from lib.heads.memory_bank import NearestNeighbor
+from lib.methods import CFMConfig, NearestNeighborConfig
 from tests.factories import make_features
 
 pytestmark = pytest.mark.gpu

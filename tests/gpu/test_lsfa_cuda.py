@@ -9,10 +9,11 @@ import torch
 
 from data_scripts.bench import CATEGORY, MAX_STEP_GB, PAPER_SIZE, Size, full_banks, peak_gb, random_patches, step_cost
 from lib.bank_search import nearest_rows
-from lib.config import LSFA_PAPER, LSFA_RELEASED
 from lib.coreset import greedy_coreset
-from lib.heads.adaptation import Adaptors, adapt_for_training, train_adaptors, training_losses
+from lib.heads.adaptation import Adaptors, training_losses
+from lib.heads.adaptor_training import adapt_for_training, train_adaptors
 from lib.heads.lsfa import LSFA
+from lib.instances import LSFA_PAPER, LSFA_RELEASED
 from tests.factories import make_features
 
 pytestmark = pytest.mark.gpu
