@@ -41,7 +41,7 @@ FLOORS = {
     3: ("extractors",),
     4: ("heads",),
     5: ("pretraining", "feature_store", "experiment", "extraction_cost"),
-    6: ("figures", "feature_pictures", "tables", "notebooks"),
+    6: ("figures", "feature_pictures", "adaptation_pictures", "tables", "notebooks"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MACHINE_TRACES = [
