@@ -51,8 +51,10 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
         torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
         torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
         nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
-        candidates = (nearest >= nearest.max() - margin).nonzero().flatten()
-        selected[rank] = candidates[0] if len(candidates) == 1 else farthest(rows, candidates, selected[:rank])
+        largest = nearest.max()
+        candidates = (nearest >= largest - margin).nonzero().flatten()
+        clear = len(candidates) == 1 or largest <= margin  # or what is left lies on selected rows, within rounding
+        selected[rank] = candidates[0] if clear else farthest(rows, candidates, selected[:rank])
     return selected
 
 

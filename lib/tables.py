@@ -24,6 +24,16 @@ LABELS = {
     ("nearest_neighbor", "xyz"): "NN 3D alone",
     ("nearest_neighbor", "late"): "NN late-fused",
     ("nearest_neighbor", "concat"): "NN concatenated",
+    ("patchcore", "rgb"): "PatchCore RGB alone",
+    ("patchcore", "xyz"): "PatchCore 3D alone",
+    ("patchcore", "average"): "PatchCore average",
+    ("patchcore", "plain_average"): "PatchCore plain average",
+    ("patchcore", "svm"): "PatchCore SVM",
+    ("lsfa", "rgb"): "LSFA RGB alone",
+    ("lsfa", "xyz"): "LSFA 3D alone",
+    ("lsfa", "average"): "LSFA average",
+    ("lsfa", "plain_average"): "LSFA plain average",
+    ("lsfa", "svm"): "LSFA SVM",
     ("blind", "outline"): "blind (outline only)",
 }
 

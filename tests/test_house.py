@@ -34,7 +34,7 @@ FLOORS = {
     3: ("extractors",),
     4: ("heads",),
     5: ("pretraining", "feature_store", "head_choice", "experiment", "extraction_cost"),
-    6: ("figures", "feature_pictures", "tables", "ablation_tables", "notebooks"),
+    6: ("figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "notebooks"),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MACHINE_TRACES = [

@@ -131,6 +131,11 @@ def test_the_standardized_average_needs_validation_samples() -> None:
     assert head.predict(make_features(seed=20), ("plain_average",))
 
 
+def test_training_needs_training_samples() -> None:
+    with pytest.raises(InputError, match="LSFA: no training features; check that the category has training samples"):
+        LSFA(TINY, RGB_DIM, XYZ_DIM).fit([], seed=0)
+
+
 def test_a_run_depends_on_its_seed_alone() -> None:
     sample = make_features(seed=20)
     heads = [LSFA(tiny(patches_per_image=11), RGB_DIM, XYZ_DIM) for _ in range(2)]
