@@ -27,6 +27,7 @@ from lib.tables import flat_metrics
 
 Record = dict[str, Any]
 METRICS = ("I-AUROC", "AUPRO@30%")  # the two that papers print, AUPRO exact
+MODALITIES = {"rgb": "RGB", "xyz": "3D"}
 COLORS = {"setting": "#0072B2", "reference": "#D55E00", "unadapted": "#555555"}
 
 
@@ -177,18 +178,17 @@ def changed_settings(config: Any, reference: Any) -> str:
     return ", ".join(f"{name} = {f'{value:g}' if isinstance(value, float) else value}" for name, value in changed)
 
 
-def rank_table(groups: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Effective rank of the adapted features before and after training, mean over categories and seeds.
+def collapse_table(groups: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Effective rank and scale of the adapted features after training over those before it, mean over records.
 
     Args:
         groups: records of LSFA by text.
     """
+    texts = {f"{measure} {text}": (measure, name) for measure in ("rank", "scale") for name, text in MODALITIES.items()}
     rows = {}
-    for name, records in groups.items():
-        for modality, text in (("rgb", "RGB"), ("xyz", "3D")):
-            curves = [record["history"][f"rank_{modality}"] for record in records]
-            ends = {"before": np.mean([curve[0] for curve in curves]), "after": np.mean([c[-1] for c in curves])}
-            rows.setdefault(name, {}).update({f"{text} {when}": rank for when, rank in ends.items()})
+    for group, records in groups.items():
+        curves = {text: [r["history"][f"{measure}_{name}"] for r in records] for text, (measure, name) in texts.items()}
+        rows[group] = {text: np.mean([curve[-1] / curve[0] for curve in found]) for text, found in curves.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

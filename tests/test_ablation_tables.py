@@ -34,7 +34,12 @@ def made_record(category: str, seed: int, auroc: float, aupro: float, noise: int
         "key": {"profile": "p", "method": method, "category": category, "variant": "average", "seed": seed},
         "metrics": {**metrics, "image_auroc": auroc, "aupro": {"exact": {"0.3": aupro}, "t99": {"0.3": 0.0}}},
         "per_image": images,
-        "history": {"rank_rgb": [8.0, 5.0, 4.0 + seed], "rank_xyz": [6.0, 3.0 + auroc]},
+        "history": {
+            "rank_rgb": [8.0, 5.0, 4.0 + seed],
+            "rank_xyz": [6.0, 3.0 + auroc],
+            "scale_rgb": [2.0, 3.0],
+            "scale_xyz": [4.0, 9.0, 1.0],
+        },
     }
 
 
@@ -159,11 +164,11 @@ def test_changed_settings_are_named_with_their_values() -> None:
     assert ablations.changed_settings(Settings(), Settings()) == ""
 
 
-def test_rank_table_is_before_and_after_by_modality() -> None:
-    table = ablations.rank_table({"a": THREE, "b": ONE})
-    assert table.columns.tolist() == ["RGB before", "RGB after", "3D before", "3D after"]
-    assert table.loc["a"].tolist() == pytest.approx([8.0, 5.0, 6.0, 3.0 + 2.2 / 3])
-    assert table.loc["b"].tolist() == pytest.approx([8.0, 4.0, 6.0, 3.7])
+def test_collapse_table_is_the_last_over_the_first_of_each_curve() -> None:
+    table = ablations.collapse_table({"a": THREE, "b": ONE})
+    assert table.columns.tolist() == ["rank RGB", "rank 3D", "scale RGB", "scale 3D"]
+    assert table.loc["a"].tolist() == pytest.approx([5 / 8, (3 + 2.2 / 3) / 6, 1.5, 0.25])
+    assert table.loc["b"].tolist() == pytest.approx([4 / 8, 3.7 / 6, 1.5, 0.25])
 
 
 class TestSettingPlot:
