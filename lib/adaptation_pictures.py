@@ -60,12 +60,12 @@ def loss_panels(
 
 
 def draw_levels(axis: Axes, right: float, levels: Mapping[str, float]) -> None:
-    """Dotted horizontal lines, with their texts at `right`: above the highest line, below the others."""
+    """Dotted lines, their texts clear of a falling curve: that of the highest on the right, others on the left."""
     for text, level in levels.items():
         is_highest = level == max(levels.values())
+        x, shift_pt, across, along = (right, 2, "right", "bottom") if is_highest else (0.0, -2, "left", "top")
         axis.axhline(level, color="black", linestyle=":", linewidth=0.9)
-        place = {"xytext": (0, 2 if is_highest else -2), "va": "bottom" if is_highest else "top", "ha": "right"}
-        axis.annotate(text, (right, level), textcoords="offset points", fontsize=7, **place)
+        axis.annotate(text, (x, level), (0, shift_pt), textcoords="offset points", ha=across, va=along, fontsize=7)
 
 
 def collapse_panels(history: Mapping[str, Sequence[float]]) -> Figure:
