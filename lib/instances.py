@@ -46,9 +46,9 @@ LSFA_RELEASED = LSFAConfig(
     num_epochs=2,
     schedule_epochs=100,
 )
+# Chosen on data seed 11 as well: with hand-crafted features the largest single patch distance says little.
 PATCHCORE_DEMO = PatchCoreConfig(grid_side=28, image_score="map", reweight_rows=None)
-# Chosen on data seed 11, which no page uses: distances of standardized features are ten times the range in which LA
-# moves, and with equal weights compactness is all that is trained.
+# Chosen on data seed 11, which no page uses: with equal weights compactness outweighs contrast there.
 LSFA_DEMO = LSFAConfig(
     grid_side=28,
     image_score="map",
