@@ -111,7 +111,7 @@ def beside_paper(groups: Mapping[str, Sequence[Record]], paper: str, table: str)
         paper, table: as for `lib.published.published_numbers`.
     """
     printed = published_numbers(paper, table).pivot(index="setting", columns="metric", values="value")
-    printed = printed.reindex(list(groups))[list(METRICS)].rename(columns=lambda name: f"{name}, paper (second-hand)")
+    printed = printed.reindex(list(groups))[list(METRICS)].rename(columns=lambda name: f"{name}, paper")
     ours = spread_texts(ablation_table(groups)).drop(columns="seeds").rename(columns=lambda name: f"{name}, demo")
     return ours.join(printed)
 
@@ -153,9 +153,9 @@ def change_table(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]])
             "low": interval.low,
             "high": interval.high,
             "verdict": verdict(interval),
-            "same sign": seed_differences(records, reference, "I-AUROC")[1],
+            "seeds": seed_differences(records, reference, "I-AUROC")[1],
             "AUPRO@30%": aupro,
-            "same sign, AUPRO": aupro_signs,
+            "seeds, AUPRO": aupro_signs,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -95,8 +95,8 @@ def test_paper_stands_in_columns_of_its_own() -> None:
     assert found.columns.tolist() == [
         "I-AUROC, demo",
         "AUPRO@30%, demo",
-        "I-AUROC, paper (second-hand)",
-        "AUPRO@30%, paper (second-hand)",
+        "I-AUROC, paper",
+        "AUPRO@30%, paper",
     ]
     assert found.loc["none"].tolist() == ["0.700", "0.200", 0.929, 0.953]
     assert found.loc["IFC+CLC"].tolist() == ["0.733 ± 0.058", "0.233 ± 0.058", 0.971, 0.968]
