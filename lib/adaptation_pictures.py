@@ -63,9 +63,9 @@ def draw_levels(axis: Axes, right: float, levels: Mapping[str, float]) -> None:
     """Dotted lines, their texts clear of a falling curve: that of the highest on the right, others on the left."""
     for text, level in levels.items():
         is_highest = level == max(levels.values())
-        x, shift_pt, across, along = (right, 2, "right", "bottom") if is_highest else (0.0, -2, "left", "top")
+        x, shift_pt, across, along = (right, (0, 2), "right", "bottom") if is_highest else (0.0, (3, -2), "left", "top")
         axis.axhline(level, color="black", linestyle=":", linewidth=0.9)
-        axis.annotate(text, (x, level), (0, shift_pt), textcoords="offset points", ha=across, va=along, fontsize=7)
+        axis.annotate(text, (x, level), shift_pt, textcoords="offset points", ha=across, va=along, fontsize=7)
 
 
 def collapse_panels(history: Mapping[str, Sequence[float]]) -> Figure:
