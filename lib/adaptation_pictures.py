@@ -15,11 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.bank_search import nearest_rows
-from lib.feature_pictures import OFF_OBJECT, principal_colors
+from lib.feature_pictures import OFF_OBJECT, principal_axes, principal_colors
 from lib.features import Features
 from lib.heads.adaptation import Adaptors
-from lib.losses import cosine_distance
+from lib.losses import compactness, cosine_distance
 from lib.metrics import image_auroc
 from lib.patches import PatchSet
 from lib.sampling import pixel_cells
@@ -136,7 +135,7 @@ def bank_distances(patch_sets: Sequence[PatchSet], modality: str, bank: Tensor) 
         bank: (M, C) float32.
     """
     rows = torch.cat([getattr(patch_set, modality) for patch_set in patch_sets])
-    return torch.linalg.vector_norm(rows - bank[nearest_rows(rows, bank)], dim=1)
+    return compactness(rows, bank)
 
 
 def patch_auroc(distances: Tensor, kinds: np.ndarray) -> dict[str, float]:
@@ -176,10 +175,7 @@ def plane_points(train: Sequence[PatchSet], test: Sequence[PatchSet], modality: 
     """
     normal, shown = (torch.cat([getattr(p, modality) for p in part]).double() for part in (train, test))
     mean = normal.mean(dim=0)
-    _, axes = torch.linalg.eigh((normal - mean).T @ (normal - mean))
-    axes = axes[:, -2:].flip(1)
-    axes = axes * torch.sign(axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)))
-    return ((shown - mean) @ axes).numpy()
+    return ((shown - mean) @ principal_axes(normal - mean, 2)).numpy()
 
 
 def plane_panels(planes: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray]) -> Figure:

@@ -23,8 +23,7 @@ CENTER_COLOR = "#D55E00"
 def principal_colors(tables: Sequence[Tensor]) -> list[np.ndarray]:
     """The first three principal components of standardized features as red, green and blue, each (N, 3) in [0, 1].
 
-    One projection for all tables, so that equal colors mean equal features. The sign of a component is fixed by its
-    largest weight, so that a second run gives the same colors.
+    One projection for all tables, so that equal colors mean equal features.
 
     Args:
         tables: (N_i, C) float32, C >= 3.
@@ -32,13 +31,24 @@ def principal_colors(tables: Sequence[Tensor]) -> list[np.ndarray]:
     rows = torch.cat(list(tables)).double()
     mean, std = rows.mean(dim=0), rows.std(dim=0)
     centered = (rows - mean) / torch.where(std > 0, std, torch.ones_like(std))
-    _, axes = torch.linalg.eigh(centered.T @ centered)
-    axes = axes[:, -3:].flip(1)
-    axes = axes * torch.sign(axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)))
-    components = (centered @ axes).numpy()
+    components = (centered @ principal_axes(centered, 3)).numpy()
     low, high = np.percentile(components, COLOR_PERCENTILES, axis=0)
     colors = np.clip((components - low) / (high - low), 0, 1)
     return np.split(colors, np.cumsum([len(table) for table in tables])[:-1])
+
+
+def principal_axes(centered: Tensor, number: int) -> Tensor:
+    """(C, number) float64 directions along which rows vary most, the first most.
+
+    The sign of a direction is fixed by its largest weight, so that a second run gives the same.
+
+    Args:
+        centered: (N, C) float64, rows less their mean.
+        number: of directions, at most C.
+    """
+    _, axes = torch.linalg.eigh(centered.T @ centered)
+    axes = axes[:, -number:].flip(1)
+    return axes * torch.sign(axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)))
 
 
 def on_pixels(features: Features, colors: np.ndarray) -> np.ndarray:
