@@ -1,7 +1,11 @@
-"""What LSFA costs on this machine: a training step at the paper's size, memory over epochs, the greedy coreset.
+"""What LSFA and memory banks cost on this machine, in seconds and memory.
+
+A training step at the paper's size, memory over epochs, the greedy coreset, and a memory bank of up to 765,000 patches
+of 1152 channels, which is what the largest category of MVTec 3D-AD gives.
 
 Examples: python data_scripts/bench.py --threads 2
           python data_scripts/bench.py --device cuda --steps 9
+          python data_scripts/bench.py --names "bank_*" --output results/bench/banks-cpu.json
 
 Features are made up. Each benchmark runs in a process of its own, so that the peak of its memory belongs to it alone.
 The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is over its limit.
@@ -10,13 +14,14 @@ The numbers go to runs/bench/<device>.json. The exit status is 1 where one of th
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -25,10 +30,11 @@ import torch
 from torch import Tensor
 
 from lib.config import project_root
-from lib.coreset import greedy_coreset
+from lib.coreset import greedy_coreset, project_tables
 from lib.errors import InputError, run_command_line
 from lib.heads.adaptation import Adaptors, Banks
 from lib.heads.adaptor_training import make_optimizer, train_adaptors, training_step
+from lib.heads.patch_bank import ReadOnAccess, bank_distances
 from lib.instances import LSFA_PAPER, LSFA_RELEASED
 from lib.methods import LSFAConfig
 from lib.patches import PatchSet
@@ -38,6 +44,10 @@ MAX_STEP_GB = 8.0  # of a training step at the paper's size
 MAX_GROWTH_GB = 0.005  # of the peak memory from the few epochs to the many
 FEW_EPOCHS, MANY_EPOCHS = 5, 105  # 200 steps more
 CORESET_ROWS, CORESET_DIM, CORESET_PICKS = 20_000, 768, 2_000  # about a tenth of a category's patches, a tenth of it
+BANK_SAMPLES = (31, 61, 122, 244)  # of 3136 patches: an eighth of the largest category, a quarter, a half, the whole
+BANK_SHARE = 0.1  # of the patches that a bank keeps
+FEW_PICKS, MANY_PICKS = 2, 102  # whose difference is the cost of a pick: every pick costs the same
+MAX_BANK_GB = 4.0  # of the whole: its patches alone, joined, would take 3.5 GB, and twice that while they are joined
 BYTES_PER_GB = 1e9
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that one of ru_maxrss is
 CATEGORY = "made_up"
@@ -165,6 +175,41 @@ def textbook_coreset(rows: Tensor, num_picks: int) -> Tensor:
     return torch.tensor(picks, device=rows.device)
 
 
+def bank_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
+    """What a memory bank of 3D patches costs, each step as the heads take it: projection, selection, search.
+
+    "pick_seconds" is measured on a few picks; "select_hours" is that times the picks of the whole bank.
+    """
+    patches = ReadOnAccess(range(num_samples), lambda number: random_patches(size, number).xyz)
+    numbers = selection_cost(patches, device)
+    num_picks = int(BANK_SHARE * numbers["rows"])
+    bank = torch.randn(num_picks, size.xyz_dim, generator=torch.Generator().manual_seed(0)).to(device)
+    queries = patches[0].to(device)
+    search = times(lambda: bank_distances(queries, bank), device)
+    select_hours = numbers["pick_seconds"] * num_picks / 3600
+    return {
+        **numbers,
+        "select_hours": select_hours,
+        "search_seconds": search["seconds"],
+        "peak_gb": peak_gb(device),
+    }
+
+
+def selection_cost(patches: Sequence[Tensor], device: torch.device) -> dict[str, float]:
+    """Rows and columns after the projection, seconds that it takes, and seconds of one pick among all rows."""
+    found: list[Tensor] = []
+    projection = times(lambda: found.append(project_tables(patches, LSFA_PAPER.projection_eps, 0)), device)
+    rows = found.pop().to(device)
+    greedy_coreset(rows, FEW_PICKS)  # the first call pays for memory that the others find
+    few, many = (times(lambda n=n: greedy_coreset(rows, n), device) for n in (FEW_PICKS, MANY_PICKS))
+    return {
+        "rows": rows.shape[0],
+        "columns": rows.shape[1],
+        "project_seconds": projection["seconds"],
+        "pick_seconds": (many["seconds"] - few["seconds"]) / (MANY_PICKS - FEW_PICKS),
+    }
+
+
 # Name -> numbers, from the steps of a median and the device.
 BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
     "step_paper": lambda steps, device: step_cost(LSFA_PAPER, steps, device),
@@ -172,6 +217,7 @@ BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
     "few_epochs": lambda _, device: small_training_cost(FEW_EPOCHS, device),
     "many_epochs": lambda _, device: small_training_cost(MANY_EPOCHS, device),
     "coreset": lambda _, device: coreset_cost(CORESET_ROWS, CORESET_DIM, CORESET_PICKS, device),
+    **{f"bank_{number}": lambda _, device, number=number: bank_cost(number, device) for number in BANK_SAMPLES},
     "epoch_of_64_samples": lambda _, device: training_cost(LSFA_PAPER, PAPER_SIZE, 64, 1, device),
 }
 ONLY_ON_CUDA = ("epoch_of_64_samples",)
@@ -184,6 +230,9 @@ def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:
         peak = results.get(name, {}).get("peak_gb", 0.0)
         if peak > MAX_STEP_GB:
             found.append(f"{name}: peak memory {peak:.2f} GB is over the limit of {MAX_STEP_GB:.0f} GB")
+    peak = results.get(f"bank_{BANK_SAMPLES[-1]}", {}).get("peak_gb", 0.0)
+    if peak > MAX_BANK_GB:
+        found.append(f"bank of the whole category: peak memory {peak:.2f} GB is over the limit of {MAX_BANK_GB:.0f} GB")
     if {"few_epochs", "many_epochs"} <= results.keys():
         growth = results["many_epochs"]["peak_gb"] - results["few_epochs"]["peak_gb"]
         if growth > MAX_GROWTH_GB:
@@ -221,8 +270,12 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor (default: all)")
     parser.add_argument("--steps", type=int, default=3, help="whose median counts (default: 3)")
+    parser.add_argument("--names", default="*", help="pattern of the benchmarks to run (default: all)")
+    parser.add_argument("--output", type=Path, help="default: runs/bench/<device>.json")
     parser.add_argument("--only", choices=tuple(BENCHMARKS), help="run one here and print its numbers as JSON")
     arguments = parser.parse_args(given)
+    if not fnmatch.filter(BENCHMARKS, arguments.names):
+        raise InputError(f"--names {arguments.names} fits no benchmark; there are {', '.join(BENCHMARKS)}")
     for name in ("threads", "steps"):
         if getattr(arguments, name) < 1:
             raise InputError(f"--{name} is {getattr(arguments, name)}; give at least 1")
@@ -238,14 +291,14 @@ def main(given: list[str] | None = None) -> int:
         print(json.dumps(BENCHMARKS[arguments.only](arguments.steps, torch.device(arguments.device))))
         return 0
     results = {}
-    for name in BENCHMARKS:
+    for name in fnmatch.filter(BENCHMARKS, arguments.names):
         if arguments.device == "cuda" or name not in ONLY_ON_CUDA:
             results[name] = run_alone(name, arguments)
             print(line(name, results[name]), flush=True)
-    path = project_root() / "runs" / "bench" / f"{arguments.device}.json"
+    path = project_root() / (arguments.output or Path("runs", "bench", f"{arguments.device}.json"))
     write_results(path, arguments, results)
     found = problems(results)
-    print("\n".join(found) if found else f"all within limits; written to {path.relative_to(project_root())}")
+    print("\n".join(found) if found else f"all within limits; written to {path}")
     return 1 if found else 0
 
 

@@ -5,6 +5,9 @@ Letters: M rows, C channels, S selected rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
@@ -93,10 +96,28 @@ def project(rows: Tensor, eps: float, seed: int) -> Tensor:
         eps: distortion, between 0 and 1.
         seed: of the projection.
     """
-    if len(rows) == 1 or johnson_lindenstrauss_min_dim(len(rows), eps=eps) > rows.shape[1]:
-        return rows
-    projection = SparseRandomProjection(eps=eps, random_state=seed).fit(rows.cpu().numpy())
-    return rows @ torch.from_numpy(projection.components_.toarray()).to(rows).T
+    return project_tables([rows], eps, seed)
+
+
+def project_tables(tables: Sequence[Tensor], eps: float | None, seed: int) -> Tensor:
+    """`project` of the rows of several tables, of which no joined copy is made.
+
+    Args:
+        tables: (Q, C) float32 each, on one device; M is the number of all their rows.
+        eps, seed: as for `project`; without eps the rows are joined as they are.
+    """
+    num_rows, dim = sum(map(len, tables)), tables[0].shape[1]
+    if eps is None or num_rows == 1 or (wanted := johnson_lindenstrauss_min_dim(num_rows, eps=eps)) > dim:
+        return torch.cat(list(tables))
+    shape_only = np.zeros((1, dim), dtype=np.float32)  # all that the fit reads of the rows
+    projection = SparseRandomProjection(int(wanted), random_state=seed).fit(shape_only)
+    components = torch.from_numpy(projection.components_.toarray()).to(tables[0])
+    projected = torch.empty(num_rows, len(components), device=tables[0].device)
+    start = 0
+    for table in tables:
+        torch.matmul(table, components.T, out=projected[start : start + len(table)])
+        start += len(table)
+    return projected
 
 
 def cover_radius(rows: Tensor, indices: Tensor) -> float:

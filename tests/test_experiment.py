@@ -25,8 +25,8 @@ from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
 from lib.heads.memory_bank import NearestNeighbor
-from lib.instances import BLIND, CFM_VARIANTS
-from lib.methods import CFMConfig, NearestNeighborConfig, Scoring
+from lib.instances import BLIND
+from lib.methods import CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring
 from lib.metrics import evaluate
 from lib.pixel_metrics import aupro, pixel_auroc, pro_curve
 from lib.profiles import DATA_ROOT_VARIABLE

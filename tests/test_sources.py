@@ -65,25 +65,25 @@ def test_notebook_text_is_its_code_without_magics(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stem", ["top", "middle", "leaf"])
 def test_fingerprint_changes_with_every_imported_file(tmp_path: Path, stem: str) -> None:
-    plain = code_fingerprint("lib.top", write_project(tmp_path / "plain"))
+    plain = code_fingerprint(("lib.top",), write_project(tmp_path / "plain"))
     text = FILES[next(name for name in FILES if name.endswith(f"/{stem}.py"))]
     changed = write_project(tmp_path / "changed", **{stem: text + "# a changed line\n"})
-    assert code_fingerprint("lib.top", changed) != plain
+    assert code_fingerprint(("lib.top",), changed) != plain
 
 
 @pytest.mark.parametrize("stem", ["unrelated", "notes"])
 def test_fingerprint_does_not_change_with_other_files_or_places(tmp_path: Path, stem: str) -> None:
-    plain = code_fingerprint("lib.top", write_project(tmp_path / "plain"))
-    assert code_fingerprint("lib.top", write_project(tmp_path / "changed", **{stem: "y = 2\n"})) == plain
+    plain = code_fingerprint(("lib.top",), write_project(tmp_path / "plain"))
+    assert code_fingerprint(("lib.top",), write_project(tmp_path / "changed", **{stem: "y = 2\n"})) == plain
 
 
 def test_fingerprint_changes_with_a_files_name(tmp_path: Path) -> None:
-    plain = code_fingerprint("lib.top", write_project(tmp_path / "plain"))
+    plain = code_fingerprint(("lib.top",), write_project(tmp_path / "plain"))
     moved = write_project(tmp_path / "moved", middle="def f():\n    from lib.package import leaf\n")
     (moved / "lib/middle.py").unlink()
     (moved / "lib/middle").mkdir()
     (moved / "lib/middle/__init__.py").write_text(FILES["lib/middle.py"])
-    assert code_fingerprint("lib.top", moved) != plain
+    assert code_fingerprint(("lib.top",), moved) != plain
 
 
 def test_experiments_depend_on_what_makes_their_numbers_and_on_no_figure() -> None:
