@@ -210,6 +210,15 @@ def selection_cost(patches: Sequence[Tensor], device: torch.device) -> dict[str,
     }
 
 
+def whole_selection_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
+    """Every pick of a bank, which `bank_cost` only extrapolates to."""
+    patches = ReadOnAccess(range(num_samples), lambda number: random_patches(size, number).xyz)
+    rows = project_tables(patches, LSFA_PAPER.projection_eps, 0).to(device)
+    num_picks = int(BANK_SHARE * len(rows))
+    taken = times(lambda: greedy_coreset(rows, num_picks), device)
+    return {**taken, "rows": len(rows), "picks": num_picks, "peak_gb": peak_gb(device)}
+
+
 # Name -> numbers, from the steps of a median and the device.
 BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
     "step_paper": lambda steps, device: step_cost(LSFA_PAPER, steps, device),
@@ -218,9 +227,10 @@ BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
     "many_epochs": lambda _, device: small_training_cost(MANY_EPOCHS, device),
     "coreset": lambda _, device: coreset_cost(CORESET_ROWS, CORESET_DIM, CORESET_PICKS, device),
     **{f"bank_{number}": lambda _, device, number=number: bank_cost(number, device) for number in BANK_SAMPLES},
+    "whole_selection": lambda _, device: whole_selection_cost(BANK_SAMPLES[-1], device),
     "epoch_of_64_samples": lambda _, device: training_cost(LSFA_PAPER, PAPER_SIZE, 64, 1, device),
 }
-ONLY_ON_CUDA = ("epoch_of_64_samples",)
+ONLY_ON_CUDA = ("whole_selection", "epoch_of_64_samples")  # hours on a processor
 
 
 def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:

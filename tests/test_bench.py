@@ -73,6 +73,11 @@ def test_bank_cost_is_that_of_every_step_and_of_all_its_picks(monkeypatch):
     assert min(numbers["project_seconds"], numbers["search_seconds"], numbers["peak_gb"]) > 0
 
 
+def test_the_whole_selection_takes_every_pick_of_the_bank():
+    numbers = bench.whole_selection_cost(3, CPU, Size(5, 6, 700))
+    assert (numbers["rows"], numbers["picks"]) == (75, 7) and numbers["seconds"] > 0
+
+
 def test_textbook_picks_the_farthest_row_each_time():
     rows = torch.tensor([[0.0], [1.0], [10.0], [4.0]])
     assert bench.textbook_coreset(rows, 3).tolist() == [0, 2, 3]

@@ -87,9 +87,8 @@ def test_fingerprint_changes_with_a_files_name(tmp_path: Path) -> None:
 
 
 def test_experiments_depend_on_what_makes_their_numbers_and_on_no_figure() -> None:
-    found = {path.relative_to(project_root()).as_posix() for path in source_closure(
-        module_files("lib.experiment", project_root()), project_root()
-    )}  # fmt: skip
+    roots = [file for name in ("lib.experiment", "lib.heads.cfm") for file in module_files(name, project_root())]
+    found = {path.relative_to(project_root()).as_posix() for path in source_closure(roots, project_root())}
     needed = {"config", "features", "preparation", "metrics", "pixel_metrics", "extractors/fpfh", "heads/cfm", "losses"}
     assert {f"lib/{name}.py" for name in needed} <= found
     assert not {f"lib/{name}.py" for name in ("figures", "tables", "notebooks", "comparisons", "bootstrap")} & found
