@@ -1,14 +1,16 @@
-"""What LSFA and memory banks cost on this machine, in seconds and memory.
+"""What the methods cost on this machine at the papers' sizes, in seconds and memory.
 
-A training step at the paper's size, memory over epochs, the greedy coreset, and a memory bank of up to 765,000 patches
-of 1152 channels, which is what the largest category of MVTec 3D-AD gives.
+Frozen features of a sample, an epoch of CFM on whole objects, a training step of LSFA, its memory over epochs, the
+greedy coreset, and a memory bank of up to 765,000 patches of 1152 channels, which is what the largest category of
+MVTec 3D-AD gives.
 
 Examples: python data_scripts/bench.py --threads 2
           python data_scripts/bench.py --device cuda --steps 9
           python data_scripts/bench.py --names "bank_*" --output results/bench/banks-cpu.json
 
-Features are made up. Each benchmark runs in a process of its own, so that the peak of its memory belongs to it alone.
-The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is over its limit.
+Features, samples and networks' weights are made up. Each benchmark runs in a process of its own, so that the peak of
+its memory belongs to it alone. The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is
+over its limit.
 """
 
 from __future__ import annotations
@@ -26,18 +28,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.config import project_root
+from lib.config import ExtractorSpec, project_root
 from lib.coreset import greedy_coreset, project_tables
+from lib.data import Sample
 from lib.errors import InputError, run_command_line
+from lib.extraction_cost import extraction_cost
+from lib.features import Features, build_features
 from lib.heads.adaptation import Adaptors, Banks
 from lib.heads.adaptor_training import make_optimizer, train_adaptors, training_step
+from lib.heads.cfm import CFM
 from lib.heads.patch_bank import ReadOnAccess, bank_distances
-from lib.instances import LSFA_PAPER, LSFA_RELEASED
+from lib.instances import CFM_PAPER, LSFA_PAPER, LSFA_RELEASED
 from lib.methods import LSFAConfig
 from lib.patches import PatchSet
+from lib.preparation import PREPARATION_DEFAULT
 from lib.runtime import atomic_path, cpu_name
 
 MAX_STEP_GB = 8.0  # of a training step at the paper's size
@@ -63,6 +71,9 @@ class Size:
 
 
 PAPER_SIZE = Size(56, 768, 1152)  # DINO ViT-B/8 and Point-MAE on M3DM's grid: 3136 patches a sample
+TOKEN_SIZE = Size(28, 768, 1152)  # the same networks' own tokens: 28 x 28 of RGB
+NUM_GROUPS = 1024  # of points
+OBJECT_SIDE_PX = 112  # an object on a quarter of the image
 SMALL_SIZE = Size(13, 48, 72)
 
 
@@ -121,6 +132,64 @@ def peak_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / BYTES_PER_GB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / BYTES_PER_GB
+
+
+def extraction_step(num_samples: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds of both networks on one sample, megabytes of its stored features, and peak memory."""
+    spec = ExtractorSpec("dino_vitb8", "point_mae", weights="random")
+    cost = extraction_cost(spec, [made_up_sample(OBJECT_SIDE_PX, seed) for seed in range(num_samples)], device.type)
+    return {"rgb_ms": cost.rgb_ms, "xyz_ms": cost.xyz_ms, "megabytes": cost.megabytes, "peak_gb": peak_gb(device)}
+
+
+def made_up_sample(object_side_px: int, seed: int) -> Sample:
+    """A prepared sample whose object is a wavy square in the middle of the image."""
+    generator = torch.Generator().manual_seed(seed)
+    side = PREPARATION_DEFAULT.image_size
+    foreground = torch.zeros(side, side, dtype=torch.bool)
+    first = (side - object_side_px) // 2
+    foreground[first : first + object_side_px, first : first + object_side_px] = True
+    y, x = torch.meshgrid(*2 * [torch.linspace(-0.1, 0.1, side)], indexing="ij")
+    noise_m = 2e-4 * torch.randn(y.shape, generator=generator)
+    depth = 0.5 + 0.01 * torch.sin(40 * x) * torch.cos(30 * y) + noise_m
+    return Sample(
+        sample_id=f"train/good/{seed:03d}",
+        category=CATEGORY,
+        split="train",
+        defect="good",
+        label=0,
+        rgb=torch.randn(3, *y.shape, generator=generator),
+        cloud=torch.stack([x, y, depth]) * foreground,
+        foreground=foreground,
+        gt_mask=torch.zeros_like(foreground),
+        depth=depth,
+        rgb_padded=np.zeros((*y.shape, 3), dtype=np.uint8),
+    )
+
+
+def cfm_cost(num_samples: int, size: Size, object_side_px: int, device: torch.device) -> dict[str, float]:
+    """Seconds of an epoch and of a prediction of CFM as the paper trains it, per sample, and peak memory."""
+    samples = [made_up_features(size, object_side_px, seed) for seed in range(num_samples)]
+    head = CFM(replace(CFM_PAPER, num_epochs=1), size.rgb_dim, size.xyz_dim, device.type)
+    head.fit(samples, seed=0)  # the first epoch pays for memory that the others find
+    epoch = times(lambda: head.fit(samples, seed=0), device)
+    trained_gb = peak_gb(device)
+    predict = times(lambda: [head.predict(sample) for sample in samples], device)
+    return {
+        "pixels": int(samples[0].foreground.sum()),
+        "train_ms": 1e3 * epoch["seconds"] / num_samples,
+        "predict_ms": 1e3 * predict["seconds"] / num_samples,
+        "peak_gb": trained_gb,
+    }
+
+
+def made_up_features(size: Size, object_side_px: int, seed: int) -> Features:
+    """Random tokens on the object of a made-up sample: `size.side` cells of RGB an axis, 1024 groups of points."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = made_up_sample(object_side_px, seed)
+    on_object = sample.cloud[:, sample.foreground].T
+    centers = on_object[torch.randperm(len(on_object), generator=generator)[:NUM_GROUPS]]
+    rgb_tokens = torch.randn(size.rgb_dim, size.side, size.side, generator=generator)
+    return build_features(sample, rgb_tokens, torch.randn(len(centers), size.xyz_dim, generator=generator), centers)
 
 
 def step_cost(config: LSFAConfig, num_steps: int, device: torch.device) -> dict[str, float]:
@@ -210,7 +279,7 @@ def selection_cost(patches: Sequence[Tensor], device: torch.device) -> dict[str,
     }
 
 
-def whole_selection_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
+def every_pick_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
     """Every pick of a bank, which `bank_cost` only extrapolates to."""
     patches = ReadOnAccess(range(num_samples), lambda number: random_patches(size, number).xyz)
     rows = project_tables(patches, LSFA_PAPER.projection_eps, 0).to(device)
@@ -221,16 +290,19 @@ def whole_selection_cost(num_samples: int, device: torch.device, size: Size = PA
 
 # Name -> numbers, from the steps of a median and the device.
 BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
+    "extraction": lambda steps, device: extraction_step(steps, device),
+    "cfm": lambda _, device: cfm_cost(8, TOKEN_SIZE, OBJECT_SIDE_PX, device),
     "step_paper": lambda steps, device: step_cost(LSFA_PAPER, steps, device),
     "step_released": lambda steps, device: step_cost(LSFA_RELEASED, steps, device),
     "few_epochs": lambda _, device: small_training_cost(FEW_EPOCHS, device),
     "many_epochs": lambda _, device: small_training_cost(MANY_EPOCHS, device),
     "coreset": lambda _, device: coreset_cost(CORESET_ROWS, CORESET_DIM, CORESET_PICKS, device),
     **{f"bank_{number}": lambda _, device, number=number: bank_cost(number, device) for number in BANK_SAMPLES},
-    "whole_selection": lambda _, device: whole_selection_cost(BANK_SAMPLES[-1], device),
+    "every_pick_31": lambda _, device: every_pick_cost(BANK_SAMPLES[0], device),
+    "every_pick_244": lambda _, device: every_pick_cost(BANK_SAMPLES[-1], device),
     "epoch_of_64_samples": lambda _, device: training_cost(LSFA_PAPER, PAPER_SIZE, 64, 1, device),
 }
-ONLY_ON_CUDA = ("whole_selection", "epoch_of_64_samples")  # hours on a processor
+ONLY_ON_CUDA = ("every_pick_244", "epoch_of_64_samples")  # hours on a processor
 
 
 def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:
