@@ -34,7 +34,7 @@ test: $(ENV)  ## ruff, then the tests
 	@$(PYTHON) -m pytest -q
 
 test-gpu: $(ENV)  ## the tests that need a GPU
-	@$(PYTHON) -m pytest -q -m gpu
+	@$(PYTHON) -m pytest -q -m gpu tests/gpu
 
 bench: $(ENV)  ## time and memory of LSFA at the paper's size (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench.py --device $(DEVICE)

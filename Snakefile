@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from lib.head_choice import head_modules
 from lib.profiles import load_profile
 from lib.sources import source_closure
 
@@ -28,6 +29,11 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 def sources(*paths):
     """Project files that the given scripts or notebooks need."""
     return [str(path.relative_to(ROOT)) for path in source_closure([ROOT / path for path in paths], ROOT)]
+
+
+def head_files(spec):
+    """Files of the heads that a method's settings name; they are imported by name, which no import statement shows."""
+    return [module.replace(".", "/") + ".py" for module in head_modules(spec.config)]
 
 
 def records(spec, category, seed):
@@ -127,12 +133,12 @@ for spec in BASIC:
         message: f"experiment {spec.name} {{wildcards.category}} seed {{wildcards.seed}}"
         input:
             features=features(spec.extractor, "{category}"),
-            code=sources("data_scripts/run_experiment.py"),
+            code=sources("data_scripts/run_experiment.py", *head_files(spec)),
         output: records(spec, "{category}", "{seed}"),
         log: f"{LOGS}/{spec.name}-{{category}}-s{{seed}}.log",
         params:
             method=spec.name,
-            settings=str([spec.config, spec.ablation, PROFILE.standardize, PROFILE.threads, PROFILE.device]),
+            settings=str([spec.config, spec.ablation, spec.standardize, PROFILE.threads, PROFILE.device]),
         threads: PROFILE.threads
         priority: 1 if spec.name == "nearest_neighbor" else 0  # the longest first, so that cores end together
         shell:

@@ -1,43 +1,61 @@
-"""What LSFA costs on this machine: a training step at the paper's size, memory over epochs, the greedy coreset.
+"""What the methods cost on this machine at the papers' sizes, in seconds and memory.
+
+Frozen features of a sample, an epoch of CFM on whole objects, a training step of LSFA, its memory over epochs, the
+greedy coreset, and a memory bank of up to 765,000 patches of 1152 channels, which is what the largest category of
+MVTec 3D-AD gives.
 
 Examples: python data_scripts/bench.py --threads 2
           python data_scripts/bench.py --device cuda --steps 9
+          python data_scripts/bench.py --output results/bench/cpu.json
 
-Features are made up. Each benchmark runs in a process of its own, so that the peak of its memory belongs to it alone.
-The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is over its limit.
+Features, samples and networks' weights are made up. Each benchmark runs in a process of its own, so that the peak of
+its memory belongs to it alone. The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is
+over its limit.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.config import project_root
-from lib.coreset import greedy_coreset
+from lib.config import ExtractorSpec, project_root
+from lib.coreset import greedy_coreset, project_tables
+from lib.data import Sample
 from lib.errors import InputError, run_command_line
+from lib.extraction_cost import extraction_cost
+from lib.features import Features, build_features
 from lib.heads.adaptation import Adaptors, Banks
 from lib.heads.adaptor_training import make_optimizer, train_adaptors, training_step
-from lib.instances import LSFA_PAPER, LSFA_RELEASED
+from lib.heads.cfm import CFM
+from lib.heads.patch_bank import ReadOnAccess, bank_distances
+from lib.instances import CFM_PAPER, LSFA_PAPER, LSFA_RELEASED
 from lib.methods import LSFAConfig
 from lib.patches import PatchSet
+from lib.preparation import PREPARATION_DEFAULT
 from lib.runtime import atomic_path, cpu_name
 
 MAX_STEP_GB = 8.0  # of a training step at the paper's size
 MAX_GROWTH_GB = 0.005  # of the peak memory from the few epochs to the many
 FEW_EPOCHS, MANY_EPOCHS = 5, 105  # 200 steps more
 CORESET_ROWS, CORESET_DIM, CORESET_PICKS = 20_000, 768, 2_000  # about a tenth of a category's patches, a tenth of it
+BANK_SAMPLES = (31, 61, 122, 244)  # of 3136 patches: an eighth of the largest category, a quarter, a half, the whole
+BANK_SHARE = 0.1  # of the patches that a bank keeps
+FEW_PICKS, MANY_PICKS = 2, 102  # whose difference is the cost of a pick: every pick costs the same
+MAX_BANK_GB = 4.0  # of the whole: its patches alone, joined, would take 3.5 GB, and twice that while they are joined
 BYTES_PER_GB = 1e9
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that one of ru_maxrss is
 CATEGORY = "made_up"
@@ -53,6 +71,9 @@ class Size:
 
 
 PAPER_SIZE = Size(56, 768, 1152)  # DINO ViT-B/8 and Point-MAE on M3DM's grid: 3136 patches a sample
+TOKEN_SIZE = Size(28, 768, 1152)  # the same networks' own tokens: 28 x 28 of RGB
+NUM_GROUPS = 1024  # of points
+OBJECT_SIDE_PX = 112  # an object on a quarter of the image
 SMALL_SIZE = Size(13, 48, 72)
 
 
@@ -113,6 +134,64 @@ def peak_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / BYTES_PER_GB
 
 
+def extraction_step(num_samples: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds of both networks on one sample, megabytes of its stored features, and peak memory."""
+    spec = ExtractorSpec("dino_vitb8", "point_mae", weights="random")
+    cost = extraction_cost(spec, [made_up_sample(OBJECT_SIDE_PX, seed) for seed in range(num_samples)], device.type)
+    return {"rgb_ms": cost.rgb_ms, "xyz_ms": cost.xyz_ms, "megabytes": cost.megabytes, "peak_gb": peak_gb(device)}
+
+
+def made_up_sample(object_side_px: int, seed: int) -> Sample:
+    """A prepared sample whose object is a wavy square in the middle of the image."""
+    generator = torch.Generator().manual_seed(seed)
+    side = PREPARATION_DEFAULT.image_size
+    foreground = torch.zeros(side, side, dtype=torch.bool)
+    first = (side - object_side_px) // 2
+    foreground[first : first + object_side_px, first : first + object_side_px] = True
+    y, x = torch.meshgrid(*2 * [torch.linspace(-0.1, 0.1, side)], indexing="ij")
+    noise_m = 2e-4 * torch.randn(y.shape, generator=generator)
+    depth = 0.5 + 0.01 * torch.sin(40 * x) * torch.cos(30 * y) + noise_m
+    return Sample(
+        sample_id=f"train/good/{seed:03d}",
+        category=CATEGORY,
+        split="train",
+        defect="good",
+        label=0,
+        rgb=torch.randn(3, *y.shape, generator=generator),
+        cloud=torch.stack([x, y, depth]) * foreground,
+        foreground=foreground,
+        gt_mask=torch.zeros_like(foreground),
+        depth=depth,
+        rgb_padded=np.zeros((*y.shape, 3), dtype=np.uint8),
+    )
+
+
+def cfm_cost(num_samples: int, size: Size, object_side_px: int, device: torch.device) -> dict[str, float]:
+    """Seconds of an epoch and of a prediction of CFM as the paper trains it, per sample, and peak memory."""
+    samples = [made_up_features(size, object_side_px, seed) for seed in range(num_samples)]
+    head = CFM(replace(CFM_PAPER, num_epochs=1), size.rgb_dim, size.xyz_dim, device.type)
+    head.fit(samples, seed=0)  # the first epoch pays for memory that the others find
+    epoch = times(lambda: head.fit(samples, seed=0), device)
+    trained_gb = peak_gb(device)
+    predict = times(lambda: [head.predict(sample) for sample in samples], device)
+    return {
+        "pixels": int(samples[0].foreground.sum()),
+        "train_ms": 1e3 * epoch["seconds"] / num_samples,
+        "predict_ms": 1e3 * predict["seconds"] / num_samples,
+        "peak_gb": trained_gb,
+    }
+
+
+def made_up_features(size: Size, object_side_px: int, seed: int) -> Features:
+    """Random tokens on the object of a made-up sample: `size.side` cells of RGB an axis, 1024 groups of points."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = made_up_sample(object_side_px, seed)
+    on_object = sample.cloud[:, sample.foreground].T
+    centers = on_object[torch.randperm(len(on_object), generator=generator)[:NUM_GROUPS]]
+    rgb_tokens = torch.randn(size.rgb_dim, size.side, size.side, generator=generator)
+    return build_features(sample, rgb_tokens, torch.randn(len(centers), size.xyz_dim, generator=generator), centers)
+
+
 def step_cost(config: LSFAConfig, num_steps: int, device: torch.device) -> dict[str, float]:
     """Times and peak memory of a step of two samples at the paper's size."""
     taken = step_times(replace(config, batch_size=2), PAPER_SIZE, num_steps, device)
@@ -165,16 +244,65 @@ def textbook_coreset(rows: Tensor, num_picks: int) -> Tensor:
     return torch.tensor(picks, device=rows.device)
 
 
+def bank_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
+    """What a memory bank of 3D patches costs, each step as the heads take it: projection, selection, search.
+
+    "pick_seconds" is measured on a few picks; "select_hours" is that times the picks of the whole bank.
+    """
+    patches = ReadOnAccess(range(num_samples), lambda number: random_patches(size, number).xyz)
+    numbers = selection_cost(patches, device)
+    num_picks = int(BANK_SHARE * numbers["rows"])
+    bank = torch.randn(num_picks, size.xyz_dim, generator=torch.Generator().manual_seed(0)).to(device)
+    queries = patches[0].to(device)
+    search = times(lambda: bank_distances(queries, bank), device)
+    select_hours = numbers["pick_seconds"] * num_picks / 3600
+    return {
+        **numbers,
+        "select_hours": select_hours,
+        "search_seconds": search["seconds"],
+        "peak_gb": peak_gb(device),
+    }
+
+
+def selection_cost(patches: Sequence[Tensor], device: torch.device) -> dict[str, float]:
+    """Rows and columns after the projection, seconds that it takes, and seconds of one pick among all rows."""
+    found: list[Tensor] = []
+    projection = times(lambda: found.append(project_tables(patches, LSFA_PAPER.projection_eps, 0)), device)
+    rows = found.pop().to(device)
+    greedy_coreset(rows, FEW_PICKS)  # the first call pays for memory that the others find
+    few, many = (times(lambda n=n: greedy_coreset(rows, n), device) for n in (FEW_PICKS, MANY_PICKS))
+    return {
+        "rows": rows.shape[0],
+        "columns": rows.shape[1],
+        "project_seconds": projection["seconds"],
+        "pick_seconds": (many["seconds"] - few["seconds"]) / (MANY_PICKS - FEW_PICKS),
+    }
+
+
+def every_pick_cost(num_samples: int, device: torch.device, size: Size = PAPER_SIZE) -> dict[str, float]:
+    """Every pick of a bank, which `bank_cost` only extrapolates to."""
+    patches = ReadOnAccess(range(num_samples), lambda number: random_patches(size, number).xyz)
+    rows = project_tables(patches, LSFA_PAPER.projection_eps, 0).to(device)
+    num_picks = int(BANK_SHARE * len(rows))
+    taken = times(lambda: greedy_coreset(rows, num_picks), device)
+    return {**taken, "rows": len(rows), "picks": num_picks, "peak_gb": peak_gb(device)}
+
+
 # Name -> numbers, from the steps of a median and the device.
 BENCHMARKS: dict[str, Callable[[int, torch.device], dict[str, float]]] = {
+    "extraction": lambda steps, device: extraction_step(steps, device),
+    "cfm": lambda _, device: cfm_cost(8, TOKEN_SIZE, OBJECT_SIDE_PX, device),
     "step_paper": lambda steps, device: step_cost(LSFA_PAPER, steps, device),
     "step_released": lambda steps, device: step_cost(LSFA_RELEASED, steps, device),
     "few_epochs": lambda _, device: small_training_cost(FEW_EPOCHS, device),
     "many_epochs": lambda _, device: small_training_cost(MANY_EPOCHS, device),
     "coreset": lambda _, device: coreset_cost(CORESET_ROWS, CORESET_DIM, CORESET_PICKS, device),
+    **{f"bank_{number}": lambda _, device, number=number: bank_cost(number, device) for number in BANK_SAMPLES},
+    "every_pick_31": lambda _, device: every_pick_cost(BANK_SAMPLES[0], device),
+    "every_pick_244": lambda _, device: every_pick_cost(BANK_SAMPLES[-1], device),
     "epoch_of_64_samples": lambda _, device: training_cost(LSFA_PAPER, PAPER_SIZE, 64, 1, device),
 }
-ONLY_ON_CUDA = ("epoch_of_64_samples",)
+ONLY_ON_CUDA = ("every_pick_244", "epoch_of_64_samples")  # hours on a processor
 
 
 def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -184,6 +312,9 @@ def problems(results: Mapping[str, Mapping[str, float]]) -> list[str]:
         peak = results.get(name, {}).get("peak_gb", 0.0)
         if peak > MAX_STEP_GB:
             found.append(f"{name}: peak memory {peak:.2f} GB is over the limit of {MAX_STEP_GB:.0f} GB")
+    peak = results.get(f"bank_{BANK_SAMPLES[-1]}", {}).get("peak_gb", 0.0)
+    if peak > MAX_BANK_GB:
+        found.append(f"bank of the whole category: peak memory {peak:.2f} GB is over the limit of {MAX_BANK_GB:.0f} GB")
     if {"few_epochs", "many_epochs"} <= results.keys():
         growth = results["many_epochs"]["peak_gb"] - results["few_epochs"]["peak_gb"]
         if growth > MAX_GROWTH_GB:
@@ -221,8 +352,12 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the processor (default: all)")
     parser.add_argument("--steps", type=int, default=3, help="whose median counts (default: 3)")
+    parser.add_argument("--names", default="*", help="pattern of the benchmarks to run (default: all)")
+    parser.add_argument("--output", type=Path, help="default: runs/bench/<device>.json")
     parser.add_argument("--only", choices=tuple(BENCHMARKS), help="run one here and print its numbers as JSON")
     arguments = parser.parse_args(given)
+    if not fnmatch.filter(BENCHMARKS, arguments.names):
+        raise InputError(f"--names {arguments.names} fits no benchmark; there are {', '.join(BENCHMARKS)}")
     for name in ("threads", "steps"):
         if getattr(arguments, name) < 1:
             raise InputError(f"--{name} is {getattr(arguments, name)}; give at least 1")
@@ -238,14 +373,14 @@ def main(given: list[str] | None = None) -> int:
         print(json.dumps(BENCHMARKS[arguments.only](arguments.steps, torch.device(arguments.device))))
         return 0
     results = {}
-    for name in BENCHMARKS:
+    for name in fnmatch.filter(BENCHMARKS, arguments.names):
         if arguments.device == "cuda" or name not in ONLY_ON_CUDA:
             results[name] = run_alone(name, arguments)
             print(line(name, results[name]), flush=True)
-    path = project_root() / "runs" / "bench" / f"{arguments.device}.json"
+    path = project_root() / (arguments.output or Path("runs", "bench", f"{arguments.device}.json"))
     write_results(path, arguments, results)
     found = problems(results)
-    print("\n".join(found) if found else f"all within limits; written to {path.relative_to(project_root())}")
+    print("\n".join(found) if found else f"all within limits; written to {path}")
     return 1 if found else 0
 
 

@@ -25,11 +25,14 @@ RGB_EXTRACTORS = {  # by name, the settings of an `ExtractorSpec` that it heeds
     "clip_vitb16": TRANSFORMER,
     "sam_vitb16": TRANSFORMER,
     "wide_resnet50_2": ("weights",),
+    "efficientnet_b5": ("weights",),
     "embedded_vit": TRANSFORMER,
 }
 XYZ_EXTRACTORS = {
     "handcrafted": (),
     "fpfh": (),
+    "depth": (),
+    "depth_corners": (),
     "point_mae": (*TRANSFORMER, "mode"),
     "embedded_point": (*TRANSFORMER, "mode"),
 }

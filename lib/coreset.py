@@ -5,6 +5,9 @@ Letters: M rows, C channels, S selected rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
@@ -23,8 +26,8 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
 
     The textbook loop takes M differences at each step. Here a step is one product of a matrix and a vector by the
     expanded square |x|^2 - 2 x.s + |s|^2, on a copy of the rows moved to about their middle, so that little cancels.
-    Where several rows are farthest within the rounding of that product, their distances are computed again in float64
-    from the differences, so that the picks are those of the textbook loop in float64.
+    Where several rows are farthest within the rounding of that product, `farthest` decides in float64, so that the
+    picks are those of the textbook loop in float64.
 
     Args:
         rows: (M, C) float32, on any device.
@@ -46,29 +49,43 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
     nearest = torch.full_like(norms, torch.inf)  # squared distance of each row to the selected ones
     distance = torch.empty_like(norms)
     selected = torch.full((num_selected,), start, device=rows.device)
+    taken = torch.empty(num_selected, rows.shape[1], device=rows.device)  # the selected rows, centered
     for rank in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
         last = selected[rank - 1]
+        taken[rank - 1] = centered[last]
         torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
         torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
         nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
         largest = nearest.max()
         candidates = (nearest >= largest - margin).nonzero().flatten()
         clear = len(candidates) == 1 or largest <= margin  # or what is left lies on selected rows, within rounding
-        selected[rank] = candidates[0] if clear else farthest(rows, candidates, selected[:rank])
+        picked = taken[:rank]
+        selected[rank] = candidates[0] if clear else farthest(rows, centered, candidates, selected, picked, margin)
     return selected
 
 
-def farthest(rows: Tensor, candidates: Tensor, selected: Tensor) -> Tensor:
+def farthest(
+    rows: Tensor, centered: Tensor, candidates: Tensor, selected: Tensor, taken: Tensor, margin: float
+) -> Tensor:
     """() int64 candidate farthest from its nearest selected row, by float64 differences; the first of equal ones.
+
+    Only selected rows that may be a candidate's nearest within the rounding of float32 are looked at in float64.
 
     Args:
         rows: (M, C) float32.
+        centered: (M, C) float32, the rows moved to about their middle.
         candidates: (K,) int64 rows, ascending.
-        selected: (S,) int64 rows.
+        selected: (at least S) int64 rows.
+        taken: (S, C) float32, those of `centered` selected so far.
+        margin: twice the largest error of a float32 squared distance.
     """
-    chosen = rows[selected].double()
-    squares = [(chosen - rows[candidate].double()).square().sum(dim=1).min() for candidate in candidates]
-    return candidates[torch.stack(squares).argmax()]
+    taken_norms = taken.square().sum(dim=1)
+    exact = torch.empty(len(candidates), dtype=torch.float64, device=rows.device)
+    for place, candidate in enumerate(candidates):
+        shifted = torch.addmv(taken_norms, taken, centered[candidate], alpha=-2)  # less the candidate's own norm
+        near = selected[: len(taken)][shifted <= shifted.min() + margin]
+        exact[place] = (rows[near].double() - rows[candidate].double()).square().sum(dim=1).min()
+    return candidates[exact.argmax()]
 
 
 def rough_middle(rows: Tensor) -> Tensor:
@@ -93,10 +110,28 @@ def project(rows: Tensor, eps: float, seed: int) -> Tensor:
         eps: distortion, between 0 and 1.
         seed: of the projection.
     """
-    if len(rows) == 1 or johnson_lindenstrauss_min_dim(len(rows), eps=eps) > rows.shape[1]:
-        return rows
-    projection = SparseRandomProjection(eps=eps, random_state=seed).fit(rows.cpu().numpy())
-    return rows @ torch.from_numpy(projection.components_.toarray()).to(rows).T
+    return project_tables([rows], eps, seed)
+
+
+def project_tables(tables: Sequence[Tensor], eps: float | None, seed: int) -> Tensor:
+    """`project` of the rows of several tables, of which no joined copy is made.
+
+    Args:
+        tables: (Q, C) float32 each, on one device; M is the number of all their rows.
+        eps, seed: as for `project`; without eps the rows are joined as they are.
+    """
+    num_rows, dim = sum(map(len, tables)), tables[0].shape[1]
+    if eps is None or num_rows == 1 or (wanted := johnson_lindenstrauss_min_dim(num_rows, eps=eps)) > dim:
+        return torch.cat(list(tables))
+    shape_only = np.zeros((1, dim), dtype=np.float32)  # all that the fit reads of the rows
+    projection = SparseRandomProjection(int(wanted), random_state=seed).fit(shape_only)
+    components = torch.from_numpy(projection.components_.toarray()).to(tables[0])
+    projected = torch.empty(num_rows, len(components), device=tables[0].device)
+    start = 0
+    for table in tables:
+        torch.matmul(table, components.T, out=projected[start : start + len(table)])
+        start += len(table)
+    return projected
 
 
 def cover_radius(rows: Tensor, indices: Tensor) -> float:

@@ -63,7 +63,8 @@ class Sample:
     """One prepared sample, S = 224: what every extractor takes.
 
     rgb (3, S, S) float32 ImageNet-normalised; cloud (3, S, S) float32 metres, (0, 0, 0) off the object;
-    foreground and gt_mask (S, S) bool; label 1 = anomalous.
+    foreground and gt_mask (S, S) bool; label 1 = anomalous; depth (S, S) float32 metres as the camera saw it, with
+    the background, 0 = no return; rgb_padded (P, P, 3) uint8, the whole image before it was resized to S.
     """
 
     sample_id: str
@@ -75,6 +76,8 @@ class Sample:
     cloud: torch.Tensor
     foreground: torch.Tensor
     gt_mask: torch.Tensor
+    depth: torch.Tensor
+    rgb_padded: np.ndarray
 
 
 def denormalize_rgb(rgb: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 from lib.config import check_choice, project_root
 from lib.errors import InputError
 from lib.feature_store import (
-    category_features,
     data_fingerprint,
     dataset_name,
     ensure_data,
@@ -31,12 +30,9 @@ from lib.feature_store import (
     lock_path,
 )
 from lib.features import Features
-from lib.head_choice import further_training_data, make_head, trains_on_all
+from lib.head_choice import further_training_data, head_modules, make_head, method_features, trains_on_all
 from lib.heads import Prediction
-from lib.instances import CFM_VARIANTS
-from lib.methods import (
-    CFMConfig,
-)
+from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import evaluate, evaluate_by_defect
 from lib.profiles import MethodSpec, Profile
 from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
@@ -121,7 +117,7 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
     config = {
         "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
         "extractor": settings["extractor"],
-        "standardize": profile.standardize,
+        "standardize": spec.standardize,
         "preparation": settings["preparation"],
     }
     if trains_on_all(spec.config):
@@ -133,7 +129,7 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "device": profile.device,
         "data": data,
         "versions": {**settings["versions"], "scikit-learn": package_versions()["scikit-learn"]},
-        "code": code_fingerprint("lib.experiment", project_root()),
+        "code": code_fingerprint(("lib.experiment", *head_modules(spec.config)), project_root()),
     }
     return {"config": config, "inputs": inputs}
 
@@ -171,9 +167,9 @@ def compute(
 ) -> dict[str, dict[str, Any]]:
     """Train, predict, measure and store; see `run`."""
     torch.set_num_threads(profile.threads)
-    train = category_features(profile, category, "train", spec.extractor, progress)
+    train = method_features(profile, spec, category, "train", progress)
     further = further_training_data(profile, spec, category, progress)
-    test = category_features(profile, category, "test", spec.extractor, progress)
+    test = method_features(profile, spec, category, "test", progress)
     started = time.perf_counter()
     head = make_head(spec.config, train[0], profile.device)
     history = head.fit(train, seed, progress, **further)

@@ -83,7 +83,7 @@ def feature_settings(profile: Profile, root: Path, category: str, spec: Extracto
         "preparation": dataclasses.asdict(preparation_config(profile)),
         "device": profile.device,
         "versions": {name: package_versions()[name] for name in COMPUTING_PACKAGES},
-        "code": code_fingerprint("lib.feature_store", project_root()),
+        "code": code_fingerprint(("lib.feature_store",), project_root()),
     }
     return json.loads(json.dumps(settings))
 
@@ -200,21 +200,32 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def category_features(
-    profile: Profile, category: str, split: str, spec: ExtractorSpec | None = None, progress: bool = False
+    profile: Profile,
+    category: str,
+    split: str,
+    spec: ExtractorSpec | None = None,
+    progress: bool = False,
+    standardize: bool | None = None,
 ) -> list[Features]:
     """Features of every sample of a split in file order, standardized on the training foreground if so set.
 
     Args:
         profile, category, spec, progress: as for `extract_features`.
         split: "train", "validation" or "test".
+        standardize: whether to; as the profile says unless given.
     """
+    standardize = profile.standardize if standardize is None else standardize
     with extracted(profile, category, spec or profile.extractor, progress) as folder:
-        splits = {split, "train"} if profile.standardize else {split}
+        splits = {split, "train"} if standardize else {split}
         features = {name: read_split(folder, sample_files(profile, category, name)) for name in sorted(splits)}
-    if not profile.standardize:
+    if not standardize:
         return features[split]
     standardizer = Standardizer.fit(features["train"])
-    return [standardizer.apply(sample) for sample in features[split]]
+    wanted = features.pop(split)
+    features.clear()
+    return [
+        standardizer.apply(wanted.pop(0)) for _ in range(len(wanted))
+    ]  # one by one, so that no sample is held twice
 
 
 def read_split(folder: Path, files: Sequence[SampleFiles]) -> list[Features]:

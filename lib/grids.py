@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch.nn import functional
 
 from lib.config import check_choice
@@ -135,3 +135,20 @@ def box_blur(maps: torch.Tensor, kernel_px: int, repeats: int) -> torch.Tensor:
     for _ in range(repeats):
         blurred = functional.avg_pool2d(blurred, kernel_px, stride=1, padding=kernel_px // 2, count_include_pad=True)
     return blurred.reshape(maps.shape)
+
+
+def quantized_blur(anomaly_map: torch.Tensor, radius_px: float) -> torch.Tensor:
+    """(H, W) map blurred by Pillow on 256 gray values, the largest of them the map's maximum (released 3D-ADS, M3DM).
+
+    Values are cut, not rounded, to gray values before the blur, so small anomalies beside a large one are lost.
+
+    Args:
+        anomaly_map: (H, W) float32, at least 0.
+        radius_px: of Pillow's `GaussianBlur`, an approximation by box means.
+    """
+    largest = float(anomaly_map.max())
+    if largest == 0:
+        return anomaly_map
+    gray = (anomaly_map / largest * 255).to(torch.uint8).cpu().numpy()
+    blurred = np.asarray(Image.fromarray(gray).filter(ImageFilter.GaussianBlur(radius_px)))
+    return torch.from_numpy(blurred.astype(np.float32)).to(anomaly_map) / 255 * largest

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from lib.feature_store import category_features
 from lib.features import Features
-from lib.heads.adapted import AdaptedHead, FusedHead
-from lib.heads.blind import Blind
-from lib.heads.cfm import CFM
-from lib.heads.lsfa import LSFA
-from lib.heads.memory_bank import NearestNeighbor, PatchCore
-from lib.methods import (
-    AdaptedConfig,
-    AdaptorConfig,
-    BlindConfig,
-    CFMConfig,
-    FusionConfig,
-    LSFAConfig,
-    NearestNeighborConfig,
-    PatchCoreConfig,
-)
+from lib.heads import build_head
+from lib.methods import MethodSettings
 from lib.profiles import MethodSpec, Profile
 
-HEADS = {
-    CFMConfig: CFM,
-    NearestNeighborConfig: NearestNeighbor,
-    PatchCoreConfig: PatchCore,
-    LSFAConfig: LSFA,
-    AdaptedConfig: AdaptedHead,
-    FusionConfig: FusedHead,
-    BlindConfig: Blind,
-}
-VALIDATED = (PatchCoreConfig, FusionConfig)  # their averages are scaled by the validation split
+
+def head_modules(config: MethodSettings) -> tuple[str, ...]:
+    """Dotted names of the modules that hold the head and the heads within it, which no import statement shows."""
+    inner = (getattr(config, field.name) for field in dataclasses.fields(config))
+    nested = (module for part in inner if isinstance(part, MethodSettings) for module in head_modules(part))
+    return config.head_class.split(":")[0], *nested
 
 
-def make_head(config: Any, sample: Features, device: str) -> Any:
-    """Untrained head for features shaped like `sample`'s; the type of the settings chooses it."""
-    rgb_dim, xyz_dim = sample.rgb_tokens.shape[0], sample.xyz_tokens.shape[1]
-    return HEADS[type(config)](config, rgb_dim, xyz_dim, device)
+def make_head(config: MethodSettings, sample: Features, device: str) -> Any:
+    """Untrained head for features shaped like `sample`'s; the settings name its class."""
+    return build_head(config, sample.rgb_tokens.shape[0], sample.xyz_tokens.shape[1], device)
 
 
 def trains_on_all(config: Any) -> bool:
-    """True where LSFA's adaptors learn from every category of the profile."""
-    parts = (config, getattr(config, "adaptors", None), getattr(config, "banks", None))
-    return any(isinstance(part, AdaptorConfig) and part.scope == "all" for part in parts)
+    """True where a part of the method learns from every category of the profile."""
+    parts = (config, *(getattr(config, name, None) for name in ("adaptors", "banks")))
+    return any(getattr(part, "scope", None) == "all" for part in parts)
+
+
+def method_features(
+    profile: Profile, spec: MethodSpec, category: str, split: str, progress: bool = False
+) -> list[Features]:
+    """Features of a split as a method reads them: by its extractor, standardized if it says so."""
+    return category_features(profile, category, split, spec.extractor, progress, spec.standardize)
 
 
 def further_training_data(profile: Profile, spec: MethodSpec, category: str, progress: bool) -> dict[str, Any]:
     """What a head's `fit` takes beside the category's training split, by argument name."""
     further: dict[str, Any] = {}
-    if isinstance(spec.config, VALIDATED):
-        further["validation"] = category_features(profile, category, "validation", spec.extractor, progress)
+    if spec.config.needs_validation:
+        further["validation"] = method_features(profile, spec, category, "validation", progress)
     if trains_on_all(spec.config):
         further["all_categories"] = {
-            name: category_features(profile, name, "train", spec.extractor, progress) for name in profile.categories
+            name: method_features(profile, spec, name, "train", progress) for name in profile.categories
         }
     return further

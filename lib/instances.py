@@ -1,26 +1,30 @@
-"""Named settings of the methods, the records that each writes, and overrides by profiles."""
+"""Named settings of the methods, and overrides by profiles.
+
+Methods of `lib.methods` have their instances here. Any other method keeps its settings and instances beside its head in
+a file of `lib/heads`, and a profile names them by file and name, as in `btf.BTF_DEMO`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import re
 from typing import Any
 
 from lib.config import check_choice
 from lib.errors import InputError
 from lib.methods import (
-    AGGREGATIONS,
-    FUSION_VARIANTS,
-    MODALITIES,
-    PATCHCORE_VARIANTS,
     AdaptedConfig,
     BlindConfig,
     CFMConfig,
     FusionConfig,
     LSFAConfig,
+    MethodSettings,
     NearestNeighborConfig,
     PatchCoreConfig,
-    Scoring,
 )
+
+HEADS_PACKAGE = "lib.heads"
 
 CFM_PAPER = CFMConfig()
 CFM_RELEASED = CFMConfig(num_epochs=50)
@@ -79,37 +83,34 @@ INSTANCES = {
     "CFM_AND_LSFA": FusionConfig(CFM_DEMO, LSFA_DEMO),
     "BLIND": BLIND,
 }
-CFM_VARIANTS = {name: Scoring(aggregation=name) for name in AGGREGATIONS} | {
-    "product-released": Scoring(blur="box", score_rule="released"),
-    "product-box": Scoring(blur="box"),
-}
-VARIANTS = {
-    CFMConfig: tuple(CFM_VARIANTS),
-    NearestNeighborConfig: MODALITIES,
-    PatchCoreConfig: PATCHCORE_VARIANTS,
-    LSFAConfig: PATCHCORE_VARIANTS,
-    FusionConfig: FUSION_VARIANTS,
-    BlindConfig: ("outline",),
-}
-
-
-def variants_of(config: Any) -> tuple[str, ...]:
-    """Names of the records that one experiment with these settings can write."""
-    return VARIANTS[type(config.head if isinstance(config, AdaptedConfig) else config)]
 
 
 def resolve(instance: str, overrides: dict[str, Any]) -> Any:
     """Settings of a named instance with some fields replaced.
 
     Args:
-        instance: a key of `INSTANCES`.
+        instance: a key of `INSTANCES`, or "<file>.<NAME>" for an instance of `lib/heads/<file>.py`.
         overrides: field name to value; for a field that holds settings, a mapping of its own fields.
 
     Raises:
         InputError: the instance or a field is unknown.
     """
-    check_choice("settings instance", instance, tuple(INSTANCES))
-    return overridden(INSTANCES[instance], overrides, instance)
+    return overridden(named_instance(instance), overrides, instance)
+
+
+def named_instance(instance: str) -> Any:
+    """Settings by name; see `resolve`."""
+    if not (found := re.fullmatch(r"([a-z0-9_]+)\.([A-Z0-9_]+)", str(instance))):
+        check_choice("settings instance", instance, tuple(INSTANCES))
+        return INSTANCES[instance]
+    file, name = found.groups()
+    try:
+        module = importlib.import_module(f"{HEADS_PACKAGE}.{file}")
+    except ModuleNotFoundError as error:
+        raise InputError(f"settings instance {instance}: there is no lib/heads/{file}.py ({error})") from error
+    known = tuple(key for key, value in vars(module).items() if isinstance(value, MethodSettings))
+    check_choice(f"settings instance of lib/heads/{file}.py", name, known)
+    return getattr(module, name)
 
 
 def overridden(base: Any, overrides: Any, where: str) -> Any:

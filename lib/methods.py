@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lib.config import check_choice, check_not_negative, check_positive
 from lib.errors import InputError
@@ -19,6 +20,20 @@ SCORE_RULES = ("paper", "released")
 MODALITIES = ("rgb", "xyz", "late", "concat")
 PATCHCORE_VARIANTS = ("rgb", "xyz", "average", "plain_average", "svm")
 FUSION_VARIANTS = ("cfm", "banks", "fusion")
+
+
+class MethodSettings:
+    """What the settings of every method say beside their fields.
+
+    Attributes:
+        head_class: "module:class" of the head they choose; it is imported when a head is made (`lib.head_choice`).
+        variants: names of the records that one experiment can write.
+        needs_validation: True where the head's `fit` takes the validation split too.
+    """
+
+    head_class: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]]
+    needs_validation: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +59,14 @@ class Scoring:
         check_choice("score_rule", self.score_rule, SCORE_RULES)
 
 
+CFM_VARIANTS = {name: Scoring(aggregation=name) for name in AGGREGATIONS} | {
+    "product-released": Scoring(blur="box", score_rule="released"),
+    "product-box": Scoring(blur="box"),
+}
+
+
 @dataclass(frozen=True)
-class CFMConfig:
+class CFMConfig(MethodSettings):
     """Training of the two crossmodal mapping networks (CFM sec. 3.2 and 4).
 
     Attributes:
@@ -56,6 +77,9 @@ class CFMConfig:
         pixels_per_image: foreground pixels drawn from each image a step [ours]; None = all of them [paper].
         schedule: "constant" [paper] or "one_cycle" [ours, for short runs].
     """
+
+    head_class = "lib.heads.cfm:CFM"
+    variants = tuple(CFM_VARIANTS)
 
     hidden_dim: int | None = None
     learning_rate: float = 1e-3
@@ -71,13 +95,16 @@ class CFMConfig:
 
 
 @dataclass(frozen=True)
-class NearestNeighborConfig:
+class NearestNeighborConfig(MethodSettings):
     """Nearest normal patch as a baseline on the same features [ours; the scorer of PatchCore without its extras].
 
     Attributes:
         bank_rows: normal patches kept, drawn at random; None = all of them.
         blur_sigma_px: standard deviation in pixels of the Gaussian on the map, as for CFM.
     """
+
+    head_class = "lib.heads.memory_bank:NearestNeighbor"
+    variants = MODALITIES
 
     bank_rows: int | None = None
     blur_sigma_px: float = 4.0
@@ -88,7 +115,7 @@ class NearestNeighborConfig:
 
 
 @dataclass(frozen=True)
-class PatchCoreConfig:
+class PatchCoreConfig(MethodSettings):
     """Memory banks of normal patches, one a modality (Roth et al., CVPR 2022, in the form of M3DM and LSFA).
 
     Ours differs from M3DM's: banks hold object cells only and 3D cells average no background in; both banks keep the
@@ -107,6 +134,10 @@ class PatchCoreConfig:
             None = no re-weighting, the only choice for "map".
         blur_sigma_px: standard deviation of the Gaussian on the map, 4 [PatchCore sec. 4].
     """
+
+    head_class = "lib.heads.memory_bank:PatchCore"
+    variants = PATCHCORE_VARIANTS
+    needs_validation = True  # its standardized average
 
     grid_side: int | None = 56
     coreset_fraction: float = 0.1
@@ -213,6 +244,8 @@ class AdaptorConfig:
 class LSFAConfig(AdaptorConfig, PatchCoreConfig):
     """LSFA: the adaptors of `AdaptorConfig`, then the memory banks of `PatchCoreConfig` on what they give."""
 
+    head_class = "lib.heads.lsfa:LSFA"
+
     def __post_init__(self) -> None:
         AdaptorConfig.__post_init__(self)
         PatchCoreConfig.__post_init__(self)
@@ -224,12 +257,15 @@ class LSFAConfig(AdaptorConfig, PatchCoreConfig):
 
 
 @dataclass(frozen=True)
-class BlindConfig:
+class BlindConfig(MethodSettings):
     """A detector that sees only the outline: constant inside the object, one score for all images [ours]."""
+
+    head_class = "lib.heads.blind:Blind"
+    variants = ("outline",)
 
 
 @dataclass(frozen=True)
-class AdaptedConfig:
+class AdaptedConfig(MethodSettings):
     """Another head on LSFA's adapted features [ours], to see whether adaptation helps more than its own method.
 
     Attributes:
@@ -238,7 +274,9 @@ class AdaptedConfig:
         grid_side: cells along each axis; the same as that of `adaptors`.
     """
 
-    head: CFMConfig | NearestNeighborConfig
+    head_class = "lib.heads.adapted:AdaptedHead"
+
+    head: MethodSettings
     adaptors: AdaptorConfig | None
     grid_side: int | None
 
@@ -246,15 +284,24 @@ class AdaptedConfig:
         if self.adaptors is not None and self.adaptors.grid_side != self.grid_side:
             raise InputError(f"grid_side is {self.grid_side}, that of adaptors {self.adaptors.grid_side}; set both")
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Those of the inner head."""
+        return self.head.variants
+
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(MethodSettings):
     """CFM's product and the average of memory banks, standardized and averaged [ours].
 
     Attributes:
         cfm: settings of the one.
         banks: settings of the other, LSFA or plain PatchCore.
     """
+
+    head_class = "lib.heads.adapted:FusedHead"
+    variants = FUSION_VARIANTS
+    needs_validation = True  # the scales of its mean
 
     cfm: CFMConfig
     banks: PatchCoreConfig

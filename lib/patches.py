@@ -35,6 +35,11 @@ class PatchSet:
     foreground: Tensor
     sample_id: str
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of both modalities' features."""
+        return self.rgb.nbytes + self.xyz.nbytes
+
 
 def read_patches(sample: Features, side: int | None = None) -> PatchSet:
     """Patches of a sample on a square grid; see `Features.on_grid`.
@@ -100,3 +105,14 @@ def dense_map(values: Tensor, patch_set: PatchSet, blur_sigma_px: float) -> Tens
     grid = fill_cells(values, patch_set.cells)
     dense = bilinear_resize(grid, len(patch_set.foreground)) * patch_set.foreground
     return gaussian_blur(dense, blur_sigma_px)
+
+
+def touched_cells(sample: Features, side: int) -> Tensor:
+    """(side, side) bool cells of a square grid that hold at least one foreground pixel."""
+    cells = pixel_cells(sample.pixel_index, tuple(sample.foreground.shape), (side, side))
+    return rearrange(torch.bincount(cells, minlength=side * side) > 0, "(i j) -> i j", i=side)
+
+
+def enlarged_mask(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool pixels that lie in True cells (h, w)."""
+    return F.interpolate(cells[None, None].float(), size=size, mode="nearest")[0, 0] > 0

@@ -225,6 +225,7 @@ def prepare_sample(raw: RawSample, config: PreparationConfig, seed: int) -> Samp
         InputError: see `preparation_steps`.
     """
     steps, files = preparation_steps(raw, config, seed), raw.files
+    depth_padded = grids.pad_to_square(raw.cloud[..., 2], config.pad_multiple, "zeros")
     return Sample(
         files.sample_id,
         files.category,
@@ -235,4 +236,6 @@ def prepare_sample(raw: RawSample, config: PreparationConfig, seed: int) -> Samp
         cloud=torch.from_numpy(rearrange(steps.cloud_resized, "h w c -> c h w").copy()),
         foreground=torch.from_numpy(steps.foreground),
         gt_mask=torch.from_numpy(steps.gt_resized),
+        depth=torch.from_numpy(grids.resize_nearest(depth_padded, config.image_size, config.cloud_nearest_rule)),
+        rgb_padded=steps.rgb_padded,
     )

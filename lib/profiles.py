@@ -12,7 +12,7 @@ import yaml
 
 from lib.config import ExtractorSpec, check_choice, check_positive, project_root
 from lib.errors import InputError
-from lib.instances import INSTANCES, resolve, variants_of
+from lib.instances import INSTANCES, resolve
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
 
@@ -28,6 +28,7 @@ class MethodSpec:
         variants: one record each: scorings of one trained CFM, or modalities of the nearest neighbor.
         extractor: what makes its features; the profile's unless the method names another.
         ablation: True for experiments whose curated records live in `results/`.
+        standardize: whether its features are standardized; as the profile says unless the method says otherwise.
     """
 
     name: str
@@ -37,6 +38,7 @@ class MethodSpec:
     variants: tuple[str, ...]
     extractor: ExtractorSpec
     ablation: bool = False
+    standardize: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,15 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     """One `MethodSpec` from its YAML mapping; unknown keys, instances, fields and variants are errors."""
     if not isinstance(entry, dict):
         raise InputError(f"method {name} is {entry!r}; write a mapping such as {{instance: CFM_DEMO}}")
-    known = ("instance", "overrides", "categories", "seeds", "variants", "extractor")
+    known = ("instance", "overrides", "categories", "seeds", "variants", "extractor", "standardize")
     for key in entry:
         check_choice(f"key of method {name}", key, known)
     if "instance" not in entry:
-        raise InputError(f"method {name} names no instance; add one of {', '.join(INSTANCES)}")
+        raise InputError(
+            f"method {name} names no instance; add one of {', '.join(INSTANCES)}, or <file of lib/heads>.<NAME>"
+        )
     config = resolve(entry["instance"], entry.get("overrides") or {})
-    all_variants = variants_of(config)
+    all_variants = config.variants
     variants = as_tuple(f"variants of method {name}", entry.get("variants", all_variants))
     for variant in variants:
         check_choice(f"variant of method {name}", variant, all_variants)
@@ -133,7 +137,10 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     seeds = as_tuple(f"seeds of method {name}", entry.get("seeds", defaults.get("seeds", (0,))), int)
     own = entry.get("extractor")
     extractor = defaults["extractor"] if own is None else read_extractor(f"method {name}", own)
-    return MethodSpec(name, config, categories, seeds, variants, extractor, ablation)
+    standardize = entry.get("standardize", defaults.get("standardize", True))
+    if "standardize" in entry and not isinstance(standardize, bool):
+        raise InputError(f"standardize of method {name} is {standardize!r}; write true or false")
+    return MethodSpec(name, config, categories, seeds, variants, extractor, ablation, standardize)
 
 
 def read_extractor(owner: str, entry: Any) -> ExtractorSpec:

@@ -69,3 +69,13 @@ def column_statistics(tables: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         total += count
     std = (squares / total).sqrt()
     return mean.float(), torch.where(std < MIN_STD, torch.ones_like(std), std).float()
+
+
+def table_statistics(tables: Iterable[Tensor]) -> tuple[float, float]:
+    """Mean and standard deviation of all values of all tables; a deviation of 1 where they are constant.
+
+    Args:
+        tables: (n_i, C) float32 each.
+    """
+    mean, std = column_statistics(table.reshape(-1, 1) for table in tables)
+    return float(mean), float(std)

@@ -58,14 +58,14 @@ def source_closure(paths: Iterable[Path], root: Path) -> list[Path]:
 
 
 @cache
-def code_fingerprint(module: str, root: Path) -> str:
-    """SHA-256 over a module's source and all it imports from the project: a changed line makes stored results stale.
+def code_fingerprint(modules: tuple[str, ...], root: Path) -> str:
+    """SHA-256 over modules' sources and all they import from the project: a changed line makes stored results stale.
 
     Args:
-        module: dotted name, for instance "lib.experiment".
+        modules: dotted names, for instance "lib.experiment".
         root: the project.
     """
     digest = hashlib.sha256()
-    for path in source_closure(module_files(module, root), root):
+    for path in source_closure((file for module in modules for file in module_files(module, root)), root):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -34,6 +34,16 @@ LABELS = {
     ("lsfa", "average"): "LSFA average",
     ("lsfa", "plain_average"): "LSFA plain average",
     ("lsfa", "svm"): "LSFA SVM",
+    ("btf", "both"): "BTF",
+    ("btf", "rgb"): "BTF RGB alone",
+    ("btf", "xyz"): "BTF FPFH alone",
+    ("m3dm", "triple"): "M3DM",
+    ("m3dm", "double"): "M3DM two banks",
+    ("m3dm", "rgb"): "M3DM RGB bank",
+    ("m3dm", "xyz"): "M3DM 3D bank",
+    ("m3dm", "fused"): "M3DM fused bank",
+    ("ast", "max"): "AST",
+    ("ast", "mean"): "AST mean score",
     ("blind", "outline"): "blind (outline only)",
 }
 

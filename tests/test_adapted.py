@@ -9,11 +9,12 @@ import torch
 
 from lib.errors import InputError
 from lib.features import Features, Standardizer
-from lib.heads.adapted import BANK_HEADS, INNER_HEADS, AdaptedHead, FusedHead
+from lib.heads import build_head
+from lib.heads.adapted import AdaptedHead, FusedHead
 from lib.heads.cfm import CFM
 from lib.heads.lsfa import fit_adaptors
-from lib.instances import CFM_VARIANTS
 from lib.methods import (
+    CFM_VARIANTS,
     FUSION_VARIANTS,
     MODALITIES,
     AdaptedConfig,
@@ -53,7 +54,7 @@ def test_is_the_inner_head_on_standardized_cells(inner: Any, adaptors: LSFAConfi
         return to_features(patch_set if trained is None else trained.adapt(patch_set), sample)
 
     standardizer = Standardizer.fit([cells_of(sample) for sample in normal(range(4))])
-    plain = INNER_HEADS[type(inner)](inner, RGB_DIM, XYZ_DIM)
+    plain = build_head(inner, RGB_DIM, XYZ_DIM)
     expected_history |= plain.fit([standardizer.apply(cells_of(sample)) for sample in normal(range(4))], seed=3)
     assert history == expected_history
     sample = make_features(seed=20)
@@ -128,7 +129,7 @@ def fused(request: pytest.FixtureRequest) -> FusedHead:
 def parts_of(fused: FusedHead) -> tuple[Any, Any]:
     """The two heads on their own, fitted as the fusion fits them."""
     cfm = CFM(fused.config.cfm, RGB_DIM, XYZ_DIM)
-    banks = BANK_HEADS[type(fused.config.banks)](fused.config.banks, RGB_DIM, XYZ_DIM)
+    banks = build_head(fused.config.banks, RGB_DIM, XYZ_DIM)
     cfm.fit(normal(range(4)), seed=2)
     banks.fit(normal(range(4)), seed=2, validation=normal(HELD_OUT))
     return cfm, banks

@@ -1,4 +1,4 @@
-"""CFM head: the reference case, the paper's sizes, hand-made maps, determinism, save and load, bad input."""
+"""CFM head: the reference case, the paper's sizes, hand-made maps, determinism, bad input."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from lib.errors import InputError
 from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
 from lib.heads.released_cfm import DIRECTIONS
-from lib.instances import CFM_VARIANTS
 from lib.losses import cosine_distance, unit_distance
-from lib.methods import CFMConfig, Scoring
+from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
 from tests.factories import make_features
 
 CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")
@@ -215,23 +214,6 @@ def test_blur_has_the_sigma_asked_for(sigma_px: float) -> None:
 def test_no_blur_leaves_the_map_alone() -> None:
     psi_2d, psi_3d = torch.rand(2, 23, 31, generator=torch.Generator().manual_seed(4))
     assert torch.equal(combine(psi_2d, psi_3d, Scoring(blur="none")).anomaly_map, psi_2d * psi_3d)
-
-
-def test_save_and_load_give_the_same_maps(tmp_path: Path) -> None:
-    sample = make_features(seed=2)
-    head = CFM(CFMConfig(hidden_dim=5, num_epochs=1), *feature_dims(sample))
-    head.fit([sample], seed=0)
-    head.save(tmp_path / "head.safetensors")
-    loaded = CFM.load(tmp_path / "head.safetensors")
-    assert loaded.config == head.config
-    assert all(torch.equal(a, b) for a, b in zip(loaded.discrepancies(sample), head.discrepancies(sample), strict=True))
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_loading_something_else_names_the_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "head.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=r"head\.safetensors is not a saved CFM head"):
-        CFM.load(tmp_path / "head.safetensors")
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:

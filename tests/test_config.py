@@ -13,7 +13,6 @@ from lib.instances import (
     CFM_DEMO,
     CFM_PAPER,
     CFM_RELEASED,
-    CFM_VARIANTS,
     INSTANCES,
     LSFA_DEMO,
     LSFA_PAPER,
@@ -21,9 +20,17 @@ from lib.instances import (
     PATCHCORE,
     PATCHCORE_DEMO,
     resolve,
-    variants_of,
 )
-from lib.methods import FUSION_VARIANTS, MODALITIES, PATCHCORE_VARIANTS, CFMConfig, LSFAConfig, PatchCoreConfig, Scoring
+from lib.methods import (
+    CFM_VARIANTS,
+    FUSION_VARIANTS,
+    MODALITIES,
+    PATCHCORE_VARIANTS,
+    CFMConfig,
+    LSFAConfig,
+    PatchCoreConfig,
+    Scoring,
+)
 
 
 def test_papers_and_released_settings() -> None:
@@ -142,7 +149,7 @@ def test_settings_of_lsfa_that_may_be_zero_or_none() -> None:
 
 
 def test_every_instance_knows_its_variants() -> None:
-    found = {name: variants_of(config) for name, config in INSTANCES.items()}
+    found = {name: config.variants for name, config in INSTANCES.items()}
     assert found["PATCHCORE"] == found["LSFA_DEMO"] == found["LSFA_RELEASED"] == PATCHCORE_VARIANTS
     assert found["LSFA_CFM"] == found["CELLS_CFM"] == found["CFM_DEMO"] == tuple(CFM_VARIANTS)
     assert found["LSFA_NEAREST_NEIGHBOR"] == found["NEAREST_NEIGHBOR"] == MODALITIES
@@ -200,7 +207,7 @@ def test_slug_of_an_extractor_tells_its_settings(changes: dict[str, Any], slug: 
     [
         ({"rgb": None}, "RGB extractor None is unknown; choose one of handcrafted, dino_vitb8, .*embedded_vit$"),
         ({"rgb": "vit_base_patch16_224.sam_in1k"}, "sharpness-aware minimization, .* not Segment Anything"),
-        ({"xyz": "pointnet"}, "3D extractor 'pointnet' is unknown; choose one of handcrafted, fpfh, point_mae, emb"),
+        ({"xyz": "pointnet"}, "3D extractor 'pointnet' is unknown; choose one of handcrafted, fpfh, depth, .*, emb"),
         ({"num_blocks": 0}, "num_blocks is 0; give a whole number of at least 1"),
         ({"mode": "train"}, "extractor mode 'train' is unknown; choose one of eval, released"),
         ({"weights": "imagenet"}, "extractor weights 'imagenet' is unknown; choose one of registry, random"),

@@ -25,8 +25,8 @@ from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
 from lib.heads.memory_bank import NearestNeighbor
-from lib.instances import BLIND, CFM_VARIANTS
-from lib.methods import CFMConfig, NearestNeighborConfig, Scoring
+from lib.instances import BLIND
+from lib.methods import CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring
 from lib.metrics import evaluate
 from lib.pixel_metrics import aupro, pixel_auroc, pro_curve
 from lib.profiles import DATA_ROOT_VARIABLE
@@ -125,8 +125,12 @@ def without_run(records: Records) -> Records:
 
 def with_method(study: FixtureProfile, name: str, **changes: Any) -> FixtureProfile:
     """The study with some fields of a method's settings replaced."""
-    spec = study.method(name)
-    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, **changes))
+    return with_spec(study, name, config=dataclasses.replace(study.method(name).config, **changes))
+
+
+def with_spec(study: FixtureProfile, name: str, **changes: Any) -> FixtureProfile:
+    """The study with some fields of what it says of a method replaced."""
+    spec = dataclasses.replace(study.method(name), **changes)
     return dataclasses.replace(study, methods={**study.methods, name: spec})
 
 
@@ -191,7 +195,7 @@ class TestKeeping:
         "change",
         [
             lambda study: with_method(study, "cfm", num_epochs=1),
-            lambda study: dataclasses.replace(study, standardize=False),
+            lambda study: with_spec(study, "cfm", standardize=False),
             lambda study: dataclasses.replace(study, threads=2),
             lambda study: dataclasses.replace(study, device="cuda"),
             lambda study: dataclasses.replace(study, dataset="another"),

@@ -29,6 +29,8 @@ def made_sample(seed=0, height=HEIGHT, width=WIDTH):
         cloud=cloud,
         foreground=foreground,
         gt_mask=torch.rand(height, width, generator=generator) < 0.1,
+        depth=cloud[2],
+        rgb_padded=np.zeros((height, width, 3), dtype=np.uint8),
     )
 
 

@@ -48,6 +48,8 @@ def made_sample(seed=3):
         cloud=torch.from_numpy((cloud * mask[..., None]).astype(np.float32).transpose(2, 0, 1).copy()),
         foreground=torch.from_numpy(mask),
         gt_mask=torch.zeros(SIDE, SIDE, dtype=torch.bool),
+        depth=torch.zeros(SIDE, SIDE),
+        rgb_padded=np.zeros((SIDE, SIDE, 3), dtype=np.uint8),
     )
 
 

@@ -33,8 +33,11 @@ FLOORS = {
     ),
     3: ("extractors",),
     4: ("heads",),
-    5: ("pretraining", "feature_store", "head_choice", "experiment", "extraction_cost"),
-    6: ("figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "notebooks"),
+    5: ("pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost"),
+    6: (
+        "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
+        "side_figures", "notebooks",
+    ),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 MACHINE_TRACES = [

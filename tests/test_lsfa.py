@@ -10,7 +10,7 @@ import torch
 
 from lib.errors import InputError
 from lib.features import Features
-from lib.heads import Prediction, lsfa, memory_bank
+from lib.heads import Prediction, lsfa, patch_bank
 from lib.heads.adaptation import Adaptors
 from lib.heads.lsfa import LSFA
 from lib.heads.memory_bank import PatchCore
@@ -149,7 +149,9 @@ def test_a_run_depends_on_its_seed_alone() -> None:
 
 def test_the_banks_projection_is_drawn_under_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = []
-    monkeypatch.setattr(memory_bank, "project", lambda rows, eps, seed: seeds.append(seed) or rows)
+    monkeypatch.setattr(
+        patch_bank, "project_tables", lambda tables, eps, seed: seeds.append(seed) or torch.cat(list(tables))
+    )
     fitted(TINY, seed=5)
     assert seeds == [5, 5]
 

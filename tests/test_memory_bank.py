@@ -16,7 +16,8 @@ from lib.features import Features
 from lib.grids import gaussian_blur
 from lib.heads import Prediction
 from lib.heads.blind import Blind
-from lib.heads.memory_bank import NearestNeighbor, PatchCore, joint_rows, reweighted
+from lib.heads.memory_bank import NearestNeighbor, PatchCore, joint_rows
+from lib.heads.patch_bank import reweighted
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
 from lib.methods import PATCHCORE_VARIANTS, BlindConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import dense_map, read_patches
@@ -243,11 +244,10 @@ def test_average_needs_validation_samples_and_the_others_do_not(samples: list[Fe
 def test_svm_is_fitted_on_training_samples_scored_against_their_own_bank(samples: list[Features]) -> None:
     head = fitted(SMALL, samples)
     train = [head.predict(sample, ("rgb", "xyz")) for sample in samples[:4]]
-    fusion = OneClassFusion.fit(
-        *([prediction[name] for prediction in train] for name in ("rgb", "xyz")), [s.foreground for s in samples[:4]]
-    )
+    parts = {name: [prediction[name] for prediction in train] for name in ("rgb", "xyz")}
+    fusion = OneClassFusion.fit(parts, [s.foreground for s in samples[:4]])
     found = head.predict(samples[7])
-    expected = fusion.combine(found["rgb"], found["xyz"])
+    expected = fusion.combine(found)
     assert found["svm"].image_score == expected.image_score
     assert torch.equal(found["svm"].anomaly_map, expected.anomaly_map)
 

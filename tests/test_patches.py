@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lib.features import Features
 from lib.grids import bilinear_resize, gaussian_blur
-from lib.patches import PatchSet, dense_map, fill_cells, read_patches, to_features
+from lib.patches import PatchSet, dense_map, enlarged_mask, fill_cells, read_patches, to_features, touched_cells
 from tests.factories import make_features
 
 SIDES = [None, 1, 5, 7, 9, 28]
@@ -134,3 +134,14 @@ def test_dense_map_is_resized_then_cut_then_blurred() -> None:
     blurred = dense_map(values, patch_set, 1.5)
     torch.testing.assert_close(blurred, gaussian_blur(sharp, 1.5))
     assert blurred.shape == (28, 28) and blurred.dtype == torch.float32
+
+
+def test_touched_cells_are_those_with_a_foreground_pixel_and_grow_back_to_whole_cells():
+    sample = make_features(seed=1)
+    found = touched_cells(sample, 5)
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    for row, column in sample.foreground.nonzero().tolist():
+        expected[row * 5 // 28, column * 5 // 28] = True
+    assert torch.equal(found, expected)
+    large = enlarged_mask(found, (10, 15))
+    assert torch.equal(large, found.repeat_interleave(2, 0).repeat_interleave(3, 1))

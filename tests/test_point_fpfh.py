@@ -286,7 +286,9 @@ def sample_of(cloud, mask):
     """A sample that holds nothing but its cloud."""
     tensor = torch.from_numpy(cloud.astype(np.float32)).permute(2, 0, 1).contiguous()
     inside = torch.from_numpy(mask)
-    return Sample("train/good/007", "cap", "train", "good", 0, torch.zeros_like(tensor), tensor, inside, ~inside)
+    facts = ("train/good/007", "cap", "train", "good", 0)
+    padded = np.zeros((*mask.shape, 3), dtype=np.uint8)
+    return Sample(*facts, torch.zeros_like(tensor), tensor, inside, ~inside, tensor[2], padded)
 
 
 def test_extractor_errors_name_the_sample():

@@ -90,6 +90,8 @@ def made_sample(seed: int = 3, sample_id: str = "train/good/000", side: int = 23
         cloud=torch.from_numpy(cloud.astype(np.float32)).permute(2, 0, 1).contiguous(),
         foreground=torch.from_numpy(mask),
         gt_mask=torch.zeros(side, side, dtype=torch.bool),
+        depth=torch.zeros(side, side),
+        rgb_padded=np.zeros((side, side, 3), dtype=np.uint8),
     )
 
 

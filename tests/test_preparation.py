@@ -33,10 +33,9 @@ def raw_scene(defect: str = "good", height: int = 120, width: int = 100, seed: i
     return RawSample(files, scene.rgb, scene.cloud, scene.gt_mask)
 
 
-def assert_same(first: Sample, second: Sample) -> None:
-    for field in dataclasses.fields(Sample):
-        one, other = getattr(first, field.name), getattr(second, field.name)
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, field.name
+def assert_same(first: Sample, second: Sample, but: tuple[str, ...] = ()) -> None:
+    for name in (field.name for field in dataclasses.fields(Sample) if field.name not in but):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
 
 
 @BOTH
@@ -173,7 +172,20 @@ def test_preparing_twice_changes_nothing(config):
     assert once.plane is not None
     assert again.plane is None
     np.testing.assert_array_equal(again.component, once.component)
-    assert_same(prepare_sample(raw, config, 0), prepare_sample(again.raw, config, 0))
+    assert_same(prepare_sample(raw, config, 0), prepare_sample(again.raw, config, 0), but=("depth",))
+
+
+@BOTH
+def test_depth_is_what_the_camera_saw_and_the_padded_image_keeps_every_pixel(config):
+    raw = raw_scene("hole")
+    sample = prepare_sample(raw, config, 0)
+    assert sample.depth.shape == sample.foreground.shape and sample.depth.dtype == torch.float32
+    assert torch.equal(sample.depth[sample.foreground], sample.cloud[2][sample.foreground])
+    assert (sample.depth[~sample.foreground] > 0).double().mean() > 0.2  # the board, within the padding
+    side = sample.rgb_padded.shape[0]
+    top, left = (side - raw.rgb.shape[0]) // 2, (side - raw.rgb.shape[1]) // 2
+    height, width = raw.rgb.shape[:2]
+    np.testing.assert_array_equal(sample.rgb_padded[top : top + height, left : left + width], raw.rgb)
 
 
 def test_an_object_that_reaches_the_border_survives_a_second_preparation():

@@ -13,7 +13,8 @@ import yaml
 from lib import profiles
 from lib.config import ExtractorSpec, project_root
 from lib.errors import InputError
-from lib.instances import BLIND, CFM_DEMO, CFM_VARIANTS
+from lib.instances import BLIND, CFM_DEMO
+from lib.methods import CFM_VARIANTS
 from lib.profiles import Profile, data_root, load_profile, parse_profile
 from tests.fixture_study import study_in
 
@@ -70,6 +71,14 @@ def test_methods_take_what_they_do_not_name_from_the_profile() -> None:
     assert profile.method("cfm").categories == ("dome", "rope") and profile.method("cfm").seeds == (3, 5)
     assert profile.method("blind").seeds == (0,) and profile.method("blind").config == BLIND
     assert profile.standardize and profile.threads == 1 and profile.data_seed is None
+    assert profile.method("cfm").standardize
+
+
+def test_a_method_may_read_features_as_they_are() -> None:
+    raw = {**RAW, "methods": {"cfm": {"instance": "CFM_DEMO", "standardize": False}, "blind": {"instance": "BLIND"}}}
+    profile = parse_profile("made", raw)
+    assert not profile.method("cfm").standardize and profile.method("blind").standardize
+    assert not parse_profile("made", {**RAW, "standardize": False}).method("cfm").standardize
 
 
 def test_method_can_have_its_own_extractor() -> None:
@@ -138,6 +147,9 @@ BAD_VALUES = [
     ("threads", "two", r"threads is 'two'; give a whole number of at least 1"),
     ("device", "gpu", r"device of profile made 'gpu' is unknown; choose one of cpu, cuda$"),
     ("standardize", "false", r"standardize of profile made is 'false'; write true or false$"),
+    ("methods.cfm.standardize", "false", r"standardize of method cfm is 'false'; write true or false$"),
+    ("methods.cfm.instance", "no_such_file.NAME", r"no_such_file.NAME: there is no lib/heads/no_such_file\.py"),
+    ("methods.cfm.instance", "cfm.NAME", r"instance of lib/heads/cfm\.py 'NAME' is unknown; choose one of"),
     ("seeds", [], r"seeds of profile made is \[\]; write a list with at least one entry"),
     ("methods.cfm.seeds", [], r"seeds of method cfm is \[\]; write a list with at least one entry"),
     ("methods.cfm.variants", [], r"variants of method cfm is \[\]; write a list with at least one entry"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from lib.errors import InputError
-from lib.published import COLUMNS, published_numbers
+from lib.published import CFM_TABLES, COLUMNS, PUBLISHED_ONLY, published_numbers, published_table, wrong_means
 
 
 @pytest.mark.parametrize(("table", "rows"), [("abl_IFC_CLC", 12), ("abl_LA_GA", 8)])
@@ -30,3 +31,36 @@ def test_unknown_names_are_refused() -> None:
         published_numbers("CFN", "abl_LA_GA")
     with pytest.raises(InputError, match="abl_IFC_CLC"):
         published_numbers("LSFA", "abl")
+
+
+def test_every_paper_prints_what_its_transcript_says_it_does() -> None:
+    for dataset, metric in CFM_TABLES:
+        table = published_table(dataset, metric)
+        values = table.drop(columns=["source", "kind"]).to_numpy(dtype=float)
+        assert ((values > 0) & (values <= 1) | np.isnan(values)).all() and table["mean"].notna().all()
+        assert table["source"].str.startswith(("CFM, Table", "LSFA, second-hand")).all()
+
+
+def test_older_methods_are_there_and_marked() -> None:
+    table = published_table("mvtec3d", "I-AUROC")
+    assert table.index[table["kind"] == "published only"].tolist() == list(PUBLISHED_ONLY)
+    assert {"BTF", "M3DM", "AST", "CFM", "LSFA"} == set(table.index[table["kind"] == ""])
+    assert len(table.columns) == 10 + 3
+
+
+def test_eyecandies_comes_from_the_table_that_corrects_the_first() -> None:
+    table = published_table("eyecandies", "AUPRO@30%")
+    assert table.loc["AST", "mean"] == 0.744 and set(table["source"]) == {"CFM, Table 13"}
+
+
+def test_printed_means_that_do_not_follow_from_their_categories_are_found() -> None:
+    assert wrong_means("mvtec3d", "I-AUROC").empty
+    wrong = wrong_means("eyecandies", "AUPRO@30%")
+    assert wrong.loc["M3DM"].tolist() == pytest.approx([0.882, 0.8865])
+    assert wrong_means("mvtec3d", "AUPRO@30%").index.tolist() == ["AST"]
+
+
+def test_numbers_of_no_paper_are_refused() -> None:
+    with pytest.raises(InputError, match="published dataset and metric"):
+        published_table("synth3d", "I-AUROC")
+    assert len(published_numbers("BTF-README", "")) > 100

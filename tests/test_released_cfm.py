@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.errors import InputError
-from lib.heads.cfm import CFM, MappingMLP
+from lib.heads.cfm import MappingMLP
 from lib.heads.released_cfm import DIRECTIONS, load_released_cfm
 from lib.instances import CFM_PAPER
 from lib.losses import unit_distance
 from lib.methods import CFMConfig
+from lib.stored_heads import load_head, save_head
 from tests.test_cfm import CASE, relative_difference, rule_weight
 
 DIMS = {"CFM_2Dto3D": (5, 7), "CFM_3Dto2D": (7, 5)}
@@ -71,8 +72,10 @@ def test_files_lie_in_the_folder_or_in_the_categorys(tmp_path: Path, place: str)
 
 def test_a_loaded_head_is_saved_and_loaded_as_any_other(tmp_path: Path) -> None:
     write(tmp_path, states())
-    load_released_cfm(tmp_path, "bagel").save(tmp_path / "head.safetensors")
-    loaded = CFM.load(tmp_path / "head.safetensors")
+    head = load_released_cfm(tmp_path, "bagel")
+    dims = head.rgb_to_xyz.input.in_features, head.rgb_to_xyz.output.out_features
+    save_head(tmp_path / "head.safetensors", head, *dims)
+    loaded = load_head(tmp_path / "head.safetensors")
     assert torch.equal(loaded.xyz_to_rgb.output.bias, states()["CFM_3Dto2D"]["output.bias"])
 
 

@@ -11,6 +11,8 @@ from lib.errors import InputError
 from lib.heads import Prediction, score_fusion
 from lib.heads.score_fusion import OneClassFusion, Standardization, average, one_class_weights
 
+PAIR = ("rgb", "xyz")
+
 
 def drawn_predictions(number: int, scale: float, seed: int, size: tuple[int, int] = (11, 13)) -> list[Prediction]:
     generator = torch.Generator().manual_seed(seed)
@@ -72,33 +74,33 @@ def test_one_class_weights_give_scikit_learns_scores_of_scaled_columns() -> None
     table, queries = generator.gamma(3, size=(47, 2)) * (20, 3), generator.gamma(3, size=(13, 2)) * (20, 3)
     svm = SGDOneClassSVM(nu=0.5, max_iter=1000, random_state=42).fit(np.stack([table[:, 0] * 0.1, table[:, 1]], axis=1))
     expected = svm.score_samples(np.stack([queries[:, 0] * 0.1, queries[:, 1]], axis=1))
-    np.testing.assert_allclose(queries @ one_class_weights(table), expected, rtol=1e-12)
+    np.testing.assert_allclose(queries @ one_class_weights(table, PAIR), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
 def test_larger_values_are_never_less_anomalous(scale: float) -> None:
     table = np.random.default_rng(6).gamma(2, size=(31, 2)) * scale
-    rgb, xyz = one_class_weights(table)
+    rgb, xyz = one_class_weights(table, PAIR)
     assert rgb > 0 and xyz > 0
 
 
 def test_all_zeros_are_refused() -> None:
     with pytest.raises(InputError, match="coreset_fraction"):
-        one_class_weights(np.zeros((7, 2)))
+        one_class_weights(np.zeros((7, 2)), PAIR)
 
 
 def test_one_class_fusion_fits_scores_and_foreground_pixels_apart() -> None:
     rgb, xyz, foregrounds = drawn_predictions(6, 9.0, 7), drawn_predictions(6, 2.0, 8), drawn_foregrounds(6)
-    fusion = OneClassFusion.fit(rgb, xyz, foregrounds)
+    fusion = OneClassFusion.fit({"rgb": rgb, "xyz": xyz}, foregrounds)
     scores = np.array([[first.image_score, second.image_score] for first, second in zip(rgb, xyz, strict=True)])
     pixels = [
         [float(first.anomaly_map[row, column]), float(second.anomaly_map[row, column])]
         for first, second, inside in zip(rgb, xyz, foregrounds, strict=True)
         for row, column in inside.nonzero()
     ]
-    assert fusion.score_weights == one_class_weights(scores)
-    assert fusion.map_weights == one_class_weights(np.array(pixels))
-    found = fusion.combine(rgb[2], xyz[2])
+    assert fusion.score_weights == one_class_weights(scores, PAIR)
+    assert fusion.map_weights == one_class_weights(np.array(pixels), PAIR)
+    found = fusion.combine({"rgb": rgb[2], "xyz": xyz[2]})
     assert found.image_score == pytest.approx(float(scores[2] @ fusion.score_weights))
     both = torch.stack([rgb[2].anomaly_map, xyz[2].anomaly_map], dim=2).double()
     expected = both @ torch.tensor(fusion.map_weights, dtype=torch.float64)
@@ -110,8 +112,8 @@ def test_many_pixels_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None
     rgb, xyz, foregrounds = drawn_predictions(6, 9.0, 7), drawn_predictions(6, 2.0, 8), drawn_foregrounds(6)
     tables = []
     monkeypatch.setattr(score_fusion, "MAX_FUSION_PIXELS", 50)
-    monkeypatch.setattr(score_fusion, "one_class_weights", lambda table: tables.append(table) or (1.0, 1.0))
-    OneClassFusion.fit(rgb, xyz, foregrounds)
+    monkeypatch.setattr(score_fusion, "one_class_weights", lambda table, names: tables.append(table) or (1.0, 1.0))
+    OneClassFusion.fit({"rgb": rgb, "xyz": xyz}, foregrounds)
     pixels = torch.cat([p.anomaly_map[inside] for p, inside in zip(rgb, foregrounds, strict=True)]).numpy()
     step = -(-len(pixels) // 50)
     np.testing.assert_array_equal(tables[1][:, 0], pixels[::step])
@@ -120,4 +122,34 @@ def test_many_pixels_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fusion_is_the_same_each_time() -> None:
     rgb, xyz, foregrounds = drawn_predictions(4, 9.0, 7), drawn_predictions(4, 2.0, 8), drawn_foregrounds(4)
-    assert OneClassFusion.fit(rgb, xyz, foregrounds) == OneClassFusion.fit(rgb, xyz, foregrounds)
+    assert OneClassFusion.fit({"rgb": rgb, "xyz": xyz}, foregrounds) == OneClassFusion.fit(
+        {"rgb": rgb, "xyz": xyz}, foregrounds
+    )
+
+
+def test_three_banks_are_fused_as_scikit_learn_fuses_scaled_columns() -> None:
+    parts = {name: drawn_predictions(6, 3.0 + seed, seed) for seed, name in enumerate(("rgb", "xyz", "fused"))}
+    fusion = OneClassFusion.fit(parts, drawn_foregrounds(6))
+    scores = np.array([[p.image_score for p in sample] for sample in zip(*parts.values(), strict=True)])
+    svm = SGDOneClassSVM(nu=0.5, max_iter=1000, random_state=42).fit(scores * (0.1, 1.0, 1.0))
+    found = [fusion.combine({name: parts[name][row] for name in parts}).image_score for row in range(6)]
+    np.testing.assert_allclose(found, svm.score_samples(scores * (0.1, 1.0, 1.0)), rtol=1e-12)
+
+
+def test_a_divisor_acts_before_the_svm_and_on_what_it_scores() -> None:
+    parts = {"rgb": drawn_predictions(6, 900.0, 7), "xyz": drawn_predictions(6, 500.0, 8)}
+    divided = OneClassFusion.fit(parts, drawn_foregrounds(6), score_divisor=1000.0)
+    scores = np.array([[p.image_score for p in sample] for sample in zip(*parts.values(), strict=True)])
+    expected = np.array(one_class_weights(scores / 1000, PAIR)) / 1000
+    np.testing.assert_allclose(divided.score_weights, expected, rtol=1e-12)
+    assert divided.map_weights == OneClassFusion.fit(parts, drawn_foregrounds(6)).map_weights
+
+
+def test_states_bring_back_the_same_numbers() -> None:
+    parts, foregrounds = (
+        {"rgb": drawn_predictions(6, 9.0, 7), "fused": drawn_predictions(6, 2.0, 8)},
+        drawn_foregrounds(6),
+    )
+    fusion, scale = OneClassFusion.fit(parts, foregrounds), Standardization.fit(parts["rgb"], foregrounds)
+    assert OneClassFusion.from_state(fusion.state()) == fusion
+    assert Standardization.from_state(scale.state()) == scale

@@ -11,8 +11,7 @@ from pandas.testing import assert_frame_equal
 
 from lib import tables
 from lib.bootstrap import Interval
-from lib.instances import CFM_VARIANTS
-from lib.methods import CFMConfig
+from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import CFM_NUM_THRESHOLDS
 from lib.pixel_metrics import AUPRO_LIMITS
 from lib.profiles import load_profile

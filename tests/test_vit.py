@@ -4,6 +4,7 @@ from functools import cache
 from itertools import product
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
@@ -25,6 +26,8 @@ from lib.extractors.vit import (
     parameter_bytes,
 )
 from lib.extractors.weight_registry import WEIGHTS
+from lib.grids import resize_rgb
+from lib.preparation import normalize_rgb
 
 SHAPES = {
     "dino_vitb8": (768, 28, 28),
@@ -33,6 +36,7 @@ SHAPES = {
     "clip_vitb16": (768, 14, 14),
     "sam_vitb16": (768, 14, 14),
     "wide_resnet50_2": (1536, 28, 28),
+    "efficientnet_b5": (304, 24, 24),
     "embedded_vit": (192, 28, 28),
 }
 
@@ -43,8 +47,8 @@ def extractor(name):
     return TimmExtractor(name, 2 if RGB_NETWORKS[name].num_blocks else None, weights="random", seed=3)
 
 
-def images(count=1, seed=0):
-    return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(seed))
+def images(count=1, seed=0, side=224):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def stored(name, seed=5):
@@ -77,7 +81,7 @@ def test_random_networks_need_no_internet_and_have_the_documented_shape(name, mo
 
     monkeypatch.setattr(socket, "socket", refuse)
     made = extractor(name)
-    tokens = made.tokens(images())
+    tokens = made.tokens(images(side=made.config.input_px))
     assert tokens.shape == (1, *SHAPES[name]) == (1, made.rgb_dim, *made.grid)
     assert tokens.dtype == torch.float32 and tokens.is_contiguous() and torch.isfinite(tokens).all()
     assert not any(module.training for module in made.network.modules())
@@ -94,10 +98,11 @@ def test_every_network_is_named_and_tested():
 def test_statistics_and_native_size_are_those_timm_notes_for_the_weights(name):
     config, noted = RGB_NETWORKS[name], timm.get_pretrained_cfg(RGB_NETWORKS[name].timm_name)
     assert (config.mean, config.std) == (noted.mean, noted.std)
-    assert config.native_px == (224 if name == "wide_resnet50_2" else noted.input_size[1])
+    if config.family not in ("cnn", "mbconv"):  # these have no position embeddings, and take any size
+        assert config.native_px == noted.input_size[1]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name in SHAPES if RGB_NETWORKS[name].input_px == 224])
 def test_a_batch_is_its_singles(name):
     made, batch = extractor(name), images(3)
     singles = [made(SimpleNamespace(rgb=image)) for image in batch]
@@ -355,6 +360,25 @@ def test_wide_resnet_tokens_are_the_pooled_stages_two_and_three():
     assert second.shape == (512, 28, 28) and third.shape == (1024, 14, 14)
     torch.testing.assert_close(tokens[:512:31], mean_map_by_loop(second[::31], 28), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tokens[512::31], mean_map_by_loop(third[::31], 28), rtol=1e-4, atol=1e-5)
+
+
+def test_efficientnet_tokens_are_the_end_of_the_sixth_group_of_blocks():
+    config = RGB_NETWORKS["efficientnet_b5"]
+    whole = timm.create_model(config.timm_name, num_classes=0).eval()
+    made, batch = build_network(config, state=whole.state_dict()), images(side=96)
+    caught = output_of(whole.blocks[5], whole, batch)
+    with torch.inference_mode():
+        torch.testing.assert_close(grid_tokens(made, config, batch), caught)
+    assert caught.shape == (1, 304, 3, 3)
+    assert not any(name.startswith(config.unused) for name in made.state_dict())
+
+
+def test_a_network_of_more_pixels_than_the_sample_reads_the_padded_original(monkeypatch):
+    made, seen = extractor("efficientnet_b5"), []
+    monkeypatch.setattr(made, "tokens", lambda rgb: seen.append(rgb) or rgb)
+    padded = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    made(SimpleNamespace(rgb=torch.zeros(3, 224, 224), rgb_padded=padded))
+    assert torch.equal(seen[0][0], normalize_rgb(resize_rgb(padded, 768)))
 
 
 @pytest.mark.parametrize("name", [f"vit_base_patch16_224{tag}" for tag in (".sam_in1k", ".sam", "_sam")])

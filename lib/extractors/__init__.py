@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.config import RGB_EXTRACTORS, XYZ_EXTRACTORS, ExtractorSpec
 from lib.data import Sample
 from lib.errors import InputError
+from lib.extractors.depth import DEPTH_CONFIGS, DepthExtractor
 from lib.extractors.handcrafted import HandcraftedRgb, HandcraftedRgbConfig, HandcraftedXyz, HandcraftedXyzConfig
 from lib.extractors.rgb_networks import with_blocks
 from lib.features import Features, build_features
@@ -131,6 +132,8 @@ def xyz_config(spec: ExtractorSpec) -> Any:
         from lib.extractors.point_fpfh import FPFHConfig
 
         return FPFHConfig()
+    if spec.xyz in DEPTH_CONFIGS:
+        return DEPTH_CONFIGS[spec.xyz]
     from lib.extractors.point_mae import POINT_MAE_PRESETS
 
     preset = POINT_MAE_PRESETS[spec.xyz, spec.mode]
@@ -152,6 +155,8 @@ def _xyz_extractor(spec: ExtractorSpec, device: str) -> XyzExtractor:
         from lib.extractors.point_fpfh import PointFPFHExtractor
 
         return PointFPFHExtractor(xyz_config(spec))
+    if spec.xyz in DEPTH_CONFIGS:
+        return DepthExtractor(xyz_config(spec))
     from lib.extractors.point_mae import PointMAEExtractor
 
     return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device)

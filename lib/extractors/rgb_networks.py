@@ -23,7 +23,8 @@ class TimmConfig:
     Attributes:
         timm_name: architecture and weights as timm names them; None = our own Transformer (`embedded_vit`).
         weights: name in the registry of weights.
-        family: "vit" = class token, final LayerNorm; "sam" = neither of them; "cnn" = maps of two stages.
+        family: "vit" = class token, final LayerNorm; "sam" = neither of them; "cnn" = maps of two stages;
+            "mbconv" = the map after the sixth group of blocks.
         cell_px: side of a patch; of a "cnn" the stride of the finer stage.
         dim: C.
         num_blocks: Transformer blocks kept, counted from the input; None = no Transformer.
@@ -97,6 +98,20 @@ RGB_NETWORKS = {
         family="cnn",
         num_blocks=None,
         unused=("layer4.", "fc."),
+    ),
+    # 768 px of the padded original image, as AST reads it: 24 x 24 tokens of 304 channels, the end of the sixth group
+    # of blocks. AST took efficientnet_pytorch's B5; its weights without AdvProp are those trained with AutoAugment,
+    # which timm calls aa_in1k. Both pad as TensorFlow does.
+    "efficientnet_b5": TimmConfig(
+        "tf_efficientnet_b5.aa_in1k",
+        "efficientnet_b5",
+        cell_px=32,
+        dim=304,
+        family="mbconv",
+        num_blocks=None,
+        input_px=768,
+        native_px=768,
+        unused=("blocks.6.", "conv_head.", "bn2.", "classifier."),
     ),
     # 224 px: 28 x 28 tokens of 192 [ours].
     "embedded_vit": TimmConfig(None, "embedded_vit", cell_px=8, dim=192, unused=()),

@@ -24,9 +24,12 @@ from lib.extractors.embedded_vit import build_embedded_vit
 from lib.extractors.rgb_networks import RGB_NETWORKS, TimmConfig, with_blocks
 from lib.extractors.strict import load_strictly
 from lib.extractors.weights import load_state
+from lib.grids import resize_rgb
+from lib.preparation import normalize_rgb
 from lib.seeding import torch_seed
 
 BTF_STAGES = (2, 3)  # timm counts the stem as stage 0
+MBCONV_GROUPS = 6  # of an EfficientNet's seven groups of blocks [released AST]
 SAM_NORM_EPS = 1e-6  # segment_anything/build_sam.py; timm's default for this network is 1e-5
 OPENAI_TO_TIMM = {  # names of CLIP's image side in OpenAI's and OpenCLIP's files; the order matters
     "class_embedding": "cls_token",
@@ -56,6 +59,11 @@ def create_network(config: TimmConfig, side_px: int, seed: int) -> nn.Module:
             return build_embedded_vit()
         if config.family == "cnn":
             return timm.create_model(config.timm_name, pretrained=False, features_only=True, out_indices=BTF_STAGES)
+        if config.family == "mbconv":
+            network = timm.create_model(config.timm_name, pretrained=False, num_classes=0)
+            network.blocks = network.blocks[:MBCONV_GROUPS]
+            network.conv_head = network.bn2 = nn.Identity()  # beyond the tokens
+            return network
         options = {"norm_layer": partial(nn.LayerNorm, eps=SAM_NORM_EPS)} if config.family == "sam" else {}
         return timm.create_model(config.timm_name, pretrained=False, num_classes=0, img_size=side_px, **options)
 
@@ -140,13 +148,16 @@ def grid_tokens(network: nn.Module, config: TimmConfig, images: Tensor) -> Tenso
 
     "vit": the last kept block's, always through the network's final LayerNorm [released CFM], the class token dropped.
     "sam": the last kept block's as they are. "cnn": each stage's map averaged over 3 x 3, stride 1, no padding, then
-    by adaptive averages to the grid, and concatenated [released BTF].
+    by adaptive averages to the grid, and concatenated [released BTF]. "mbconv": the map after the kept groups of blocks
+    as it is [released AST].
 
     Args:
         network: from `build_network` with the same config.
         config: reads family and grid.
         images: (B, 3, S, S) float32, normalised as the network wants them.
     """
+    if config.family == "mbconv":
+        return network.blocks(network.bn1(network.conv_stem(images)))
     if config.family == "cnn":
         means = [functional.avg_pool2d(stage, 3, stride=1) for stage in network(images)]
         return torch.cat([functional.adaptive_avg_pool2d(mean, config.grid) for mean in means], dim=1)
@@ -245,5 +256,10 @@ class TimmExtractor:
         return tokens.clone(memory_format=torch.contiguous_format)  # a head cannot train on an inference tensor
 
     def __call__(self, sample: Sample) -> Tensor:
-        """(C, h, w) float32 tokens of one prepared sample; see `tokens`."""
-        return self.tokens(sample.rgb[None])[0]
+        """(C, h, w) float32 tokens of one prepared sample; see `tokens`.
+
+        A network that takes more pixels than the sample has reads the padded original, resized as the sample was.
+        """
+        if self.config.input_px <= sample.rgb.shape[-1]:
+            return self.tokens(sample.rgb[None])[0]
+        return self.tokens(normalize_rgb(resize_rgb(sample.rgb_padded, self.config.input_px))[None])[0]

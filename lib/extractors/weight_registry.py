@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 POINT_MAE_URL = "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth"
+TIMM_RELEASES = "https://github.com/huggingface/pytorch-image-models/releases/download"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class WeightFile:
         license: of the weights, as their authors state it.
         citation: what to cite who uses them.
         source_note: where the SHA-256 was read.
-        sha256: hexadecimal; None for an embedded file, whose card (`<stem>.json` beside it) holds it.
+        sha256: hexadecimal, or its first 8 digits where no more is published; None for an embedded file, whose card
+            (`<stem>.json` beside it) holds it.
         urls: where to fetch it, tried in this order; none for an embedded file, which is part of the repository.
         size_bytes: exact size where a source gives it.
         inside: key of the table of tensors in a checkpoint that holds more than that.
@@ -128,6 +130,17 @@ FILES = (
         "03b71d65fb2c73bb0de079a1781009f27a782ec481d2f64ab3bde9b1cdec3000",
         hub_urls("wide_resnet50_2.racm_in1k", "30f73aceaaa1911830a9795b83ab1908dba18719"),
         size_bytes=275_835_296,
+    ),
+    # The eight digits are the beginning of the SHA-256, by the rule of PyTorch's hub that names files so. The license
+    # is that of timm's model card.
+    WeightFile(
+        "efficientnet_b5",
+        "tf_efficientnet_b5_aa-99018a74.pth",
+        "Apache-2.0",
+        "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
+        "in the file's own name, its first 8 digits alone",
+        "99018a74",
+        (f"{TIMM_RELEASES}/v0.1-weights/tf_efficientnet_b5_aa-99018a74.pth",),
     ),
     # The study's own, trained by data_scripts/pretrain.py.
     WeightFile("embedded_vit", "embedded_vit.safetensors", "MIT", "this study", "written there by the training"),

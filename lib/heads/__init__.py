@@ -1,15 +1,20 @@
 """Heads: features in, anomaly map and image score out.
 
-Every head has `fit(features, seed)`, `predict(features, variants)` and `variants`; CFM also `save(path)` and
-`load(path)`. The heads differ; the road around them (`lib.experiment`) does not, and `lib.head_choice` knows which head
-wants more than the training split.
+Every head is made from its settings and the numbers of channels, and has `fit(features, seed)`,
+`predict(features, variants)`, `state()` and `load_state(state)`. Its settings (`lib.methods.MethodSettings`) name it,
+its variants, and whether its `fit` takes the validation split too. The heads differ; the road around them
+(`lib.experiment`) does not.
 """
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
+
+from lib.methods import MethodSettings
 
 
 @dataclass(frozen=True)
@@ -26,3 +31,9 @@ class Prediction:
     anomaly_map: Tensor
     image_score: float
     pixel_scale: float = 1.0
+
+
+def build_head(config: MethodSettings, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> Any:
+    """Untrained head for features of C2 = `rgb_dim` and C3 = `xyz_dim` channels; the settings name its class."""
+    module, name = config.head_class.split(":")
+    return getattr(importlib.import_module(module), name)(config, rgb_dim, xyz_dim, device)

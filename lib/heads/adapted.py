@@ -7,26 +7,13 @@ from typing import Any
 
 from lib.errors import InputError
 from lib.features import Features, Standardizer
-from lib.heads import Prediction
+from lib.heads import Prediction, build_head
 from lib.heads.adaptation import Adaptors
-from lib.heads.cfm import CFM
-from lib.heads.lsfa import LSFA, fit_adaptors
-from lib.heads.memory_bank import NearestNeighbor, PatchCore
+from lib.heads.lsfa import fit_adaptors
 from lib.heads.score_fusion import Standardization, average
-from lib.instances import variants_of
-from lib.methods import (
-    FUSION_VARIANTS,
-    AdaptedConfig,
-    CFMConfig,
-    FusionConfig,
-    LSFAConfig,
-    NearestNeighborConfig,
-    PatchCoreConfig,
-)
+from lib.heads.state import State, joined, part_of
+from lib.methods import FUSION_VARIANTS, AdaptedConfig, FusionConfig
 from lib.patches import read_patches, to_features
-
-INNER_HEADS = {CFMConfig: CFM, NearestNeighborConfig: NearestNeighbor}
-BANK_HEADS = {PatchCoreConfig: PatchCore, LSFAConfig: LSFA}
 
 
 class AdaptedHead:
@@ -39,10 +26,11 @@ class AdaptedHead:
     def __init__(self, config: AdaptedConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
         self.config = config
         self.device = device
-        self.variants = variants_of(config)
+        self.variants = config.variants
+        self.dims = rgb_dim, xyz_dim
         self.adaptors: Adaptors | None = None
         self.standardizer: Standardizer | None = None
-        self.head: Any = INNER_HEADS[type(config.head)](config.head, rgb_dim, xyz_dim, device)
+        self.head: Any = build_head(config.head, rgb_dim, xyz_dim, device)
 
     def fit(
         self,
@@ -78,6 +66,20 @@ class AdaptedHead:
         """Predictions of one sample by the inner head's variants."""
         return self.head.predict(self.adapted(sample), self.variants if variants is None else variants)
 
+    def state(self) -> State:
+        """Adaptors, if there are any, statistics of what they give, and the inner head."""
+        adaptors = {} if self.adaptors is None else self.adaptors.state_dict()
+        statistics = {} if self.standardizer is None else self.standardizer.state
+        return joined({"adaptors": adaptors, "standardizer": statistics, "head": self.head.state()})
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        if self.config.adaptors is not None:
+            self.adaptors = Adaptors(self.config.adaptors, *self.dims, seed=0).to(self.device).eval()
+            self.adaptors.load_state_dict(part_of(state, "adaptors"))
+        self.standardizer = Standardizer(**part_of(state, "standardizer"))
+        self.head.load_state(part_of(state, "head"))
+
 
 class FusedHead:
     """CFM's product and the average of memory banks, each standardized by validation samples, and their mean [ours]."""
@@ -86,8 +88,8 @@ class FusedHead:
 
     def __init__(self, config: FusionConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
         self.config = config
-        self.cfm = CFM(config.cfm, rgb_dim, xyz_dim, device)
-        self.banks = BANK_HEADS[type(config.banks)](config.banks, rgb_dim, xyz_dim, device)
+        self.cfm = build_head(config.cfm, rgb_dim, xyz_dim, device)
+        self.banks = build_head(config.banks, rgb_dim, xyz_dim, device)
         self._standardizations: dict[str, Standardization] = {}
 
     def fit(
@@ -125,3 +127,15 @@ class FusedHead:
         parts = self._parts(sample)
         parts["fusion"] = average(*(self._standardizations[name].apply(parts[name]) for name in ("cfm", "banks")))
         return {name: parts[name] for name in variants}
+
+    def state(self) -> State:
+        """Both heads and the scales of their mean."""
+        parts = {f"standardization.{name}": found.state() for name, found in self._standardizations.items()}
+        return joined({"cfm": self.cfm.state(), "banks": self.banks.state(), **parts})
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.cfm.load_state(part_of(state, "cfm"))
+        self.banks.load_state(part_of(state, "banks"))
+        scales = {name: part_of(state, f"standardization.{name}") for name in ("cfm", "banks")}
+        self._standardizations = {name: Standardization.from_state(found) for name, found in scales.items()}

@@ -5,26 +5,20 @@ Letters: N foreground pixels, C channels, H W pixels. "2d" is the RGB side, "3d"
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lib.errors import InputError
 from lib.features import Features
 from lib.grids import box_blur, gaussian_blur
 from lib.heads import Prediction
-from lib.instances import CFM_VARIANTS
+from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
-from lib.methods import CFMConfig, Scoring
-from lib.runtime import atomic_path
+from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
 
+DIRECTIONS = ("rgb_to_xyz", "xyz_to_rgb")
 PIXELS_PER_CHUNK = 4096  # rows whose hidden activations stay in the processor's cache
 
 
@@ -211,33 +205,14 @@ class CFM:
         psi_2d, psi_3d = self.discrepancies(sample)
         return {name: combine(psi_2d, psi_3d, CFM_VARIANTS[name]) for name in variants}
 
-    def save(self, path: Path | str) -> None:
-        """Write weights and settings as safetensors, whole or not at all."""
-        metadata = {"config": json.dumps(dataclasses.asdict(self.config))}
-        with atomic_path(path) as temporary:
-            save_file(self._state(), temporary, metadata=metadata)
+    def state(self) -> State:
+        """Weights of both networks."""
+        return joined({name: getattr(self, name).state_dict() for name in DIRECTIONS})
 
-    @classmethod
-    def load(cls, path: Path | str, device: str = "cpu") -> CFM:
-        """The head that `save` wrote; `InputError` when the file is not one."""
-        try:
-            with safe_open(path, "pt") as stored:
-                config = CFMConfig(**json.loads(stored.metadata()["config"]))
-                state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - safe_open is no mapping
-            xyz_dim, rgb_dim = state["rgb_to_xyz.output.weight"].shape[0], state["rgb_to_xyz.input.weight"].shape[1]
-            head = cls(config, rgb_dim, xyz_dim, device)
-            for name in ("rgb_to_xyz", "xyz_to_rgb"):
-                part = {
-                    key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")
-                }
-                getattr(head, name).load_state_dict(part)
-        except Exception as error:
-            raise InputError(f"{path} is not a saved CFM head ({error}); give another file or train again") from error
-        return head
-
-    def _state(self) -> dict[str, Tensor]:
-        parts = {"rgb_to_xyz": self.rgb_to_xyz, "xyz_to_rgb": self.xyz_to_rgb}
-        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        for name in DIRECTIONS:
+            getattr(self, name).load_state_dict(part_of(state, name))
 
 
 def combine(psi_2d: Tensor, psi_3d: Tensor, scoring: Scoring) -> Prediction:

@@ -15,6 +15,8 @@ from lib.heads import Prediction
 from lib.heads.adaptation import Adaptors
 from lib.heads.adaptor_training import train_adaptors
 from lib.heads.memory_bank import PatchCore
+from lib.heads.patch_bank import ReadOnAccess
+from lib.heads.state import State, joined, part_of
 from lib.methods import PATCHCORE_VARIANTS, AdaptorConfig, LSFAConfig
 from lib.patches import PatchSet, read_patches
 
@@ -80,7 +82,7 @@ class LSFA:
             all_categories: training samples of every category by name, for scope "all".
         """
         self.adaptors, history = fit_adaptors(self.config, features, seed, self.device, progress, all_categories)
-        train, held_out = ([self.adapted(sample) for sample in samples] for samples in (features, validation))
+        train, held_out = (ReadOnAccess(samples, self.adapted) for samples in (features, validation))
         self.memory.fit_patches(train, seed, progress, held_out)
         return history
 
@@ -91,3 +93,13 @@ class LSFA:
     def predict(self, sample: Features, variants: Sequence[str] = PATCHCORE_VARIANTS) -> dict[str, Prediction]:
         """Predictions of one sample by modality and fusion."""
         return self.memory.predict_patches(self.adapted(sample), variants)
+
+    def state(self) -> State:
+        """The adaptors' weights and the memory banks."""
+        return joined({"adaptors": self.adaptors.state_dict(), "memory": self.memory.state()})
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.adaptors.load_state_dict(part_of(state, "adaptors"))
+        self.adaptors.eval()
+        self.memory.load_state(part_of(state, "memory"))

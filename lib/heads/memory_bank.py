@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib.bank_search import k_nearest_rows, nearest_distances, nearest_rows
+from lib.bank_search import nearest_distances
 from lib.config import check_choice
-from lib.coreset import greedy_coreset, project
 from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
+from lib.heads.patch_bank import ReadOnAccess, coreset_bank, patch_score
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
+from lib.heads.state import State, joined, part_of
 from lib.methods import MODALITIES, PATCHCORE_VARIANTS, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import PatchSet, dense_map, read_patches
 
@@ -88,6 +89,16 @@ class NearestNeighbor:
         maps = {name: dense_map(distances[name].cpu(), patch_set, sigma_px) for name in variants}
         return {name: Prediction(anomaly_map, float(anomaly_map.max())) for name, anomaly_map in maps.items()}
 
+    def state(self) -> State:
+        """The bank and the scales of the late fusion."""
+        scales = torch.tensor([self.late_scale[name] for name in SINGLES], dtype=torch.float64)
+        return joined({"bank": {"rows": self.bank}, "late": {"scales": scales}})
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.bank = state["bank.rows"].to(self.device)
+        self.late_scale = dict(zip(SINGLES, state["late.scales"].tolist(), strict=True))
+
 
 class PatchCore:
     """One memory bank a modality, each a greedy coreset of the normal patches, and three fusions of their scores.
@@ -118,7 +129,8 @@ class PatchCore:
             validation: normal samples that set the scales of "average"; without them that variant is not there.
         """
         read, held_out = (
-            [read_patches(sample, self.config.grid_side) for sample in samples] for samples in (features, validation)
+            ReadOnAccess(samples, lambda sample: read_patches(sample, self.config.grid_side))
+            for samples in (features, validation)
         )
         self.fit_patches(read, seed, progress, held_out)
         return {}
@@ -140,22 +152,14 @@ class PatchCore:
         if not patch_sets:
             raise InputError("PatchCore: no training features; check that the category has training samples")
         for name in SINGLES:
-            rows = torch.cat([getattr(patch_set, name) for patch_set in patch_sets]).to(self.device)
-            self.banks[name] = rows[self._selection(rows, seed, progress)]
+            tables = ReadOnAccess(patch_sets, lambda patch_set, name=name: getattr(patch_set, name), kept_bytes=0)
+            self.banks[name] = coreset_bank(tables, self.config, seed, self.device, progress)
         self._train, self._one_class, self._standardizations = patch_sets, None, {}
         if validation:
             foregrounds = [patch_set.foreground for patch_set in validation]
             for name in SINGLES:
                 found = [self._single(name, patch_set) for patch_set in validation]
                 self._standardizations[name] = Standardization.fit(found, foregrounds)
-
-    def _selection(self, rows: Tensor, seed: int, progress: bool) -> Tensor:
-        """(S,) int64 rows that the bank keeps, chosen on projected rows."""
-        num_selected = max(1, int(self.config.coreset_fraction * len(rows)))
-        if num_selected == len(rows):
-            return torch.arange(len(rows), device=rows.device)
-        eps = self.config.projection_eps
-        return greedy_coreset(rows if eps is None else project(rows, eps, seed), num_selected, progress=progress)
 
     def predict(self, sample: Features, variants: Sequence[str] = PATCHCORE_VARIANTS) -> dict[str, Prediction]:
         """Predictions of one sample by modality and fusion; see `predict_patches`."""
@@ -182,21 +186,17 @@ class PatchCore:
 
     def _single(self, name: str, patch_set: PatchSet) -> Prediction:
         """Prediction of one modality alone."""
-        queries, bank = getattr(patch_set, name).to(self.device), self.banks[name]
-        nearest = nearest_rows(queries, bank)
-        distances = torch.linalg.vector_norm(queries - bank[nearest], dim=1)
+        queries = getattr(patch_set, name).to(self.device)
+        distances, score = patch_score(queries, self.banks[name], self.config.reweight_rows)
         anomaly_map = dense_map(distances.cpu(), patch_set, self.config.blur_sigma_px)
-        if self.config.image_score == "map":
-            return Prediction(anomaly_map, float(anomaly_map.max()))
-        worst = int(distances.argmax())
-        return Prediction(anomaly_map, reweighted(queries[worst], bank, int(nearest[worst]), self.config.reweight_rows))
+        return Prediction(anomaly_map, float(anomaly_map.max()) if self.config.image_score == "map" else score)
 
     def _fused(self, variant: str, rgb: Prediction, xyz: Prediction) -> Prediction:
         """Prediction of both modalities together."""
         if variant == "plain_average":
             return average(rgb, xyz)
         if variant == "svm":
-            return self._fitted_one_class().combine(rgb, xyz)
+            return self._fitted_one_class().combine({"rgb": rgb, "xyz": xyz})
         if not self._standardizations:
             raise InputError("PatchCore 'average' needs validation samples; give some to fit, or ask for plain_average")
         return average(self._standardizations["rgb"].apply(rgb), self._standardizations["xyz"].apply(xyz))
@@ -204,27 +204,29 @@ class PatchCore:
     def _fitted_one_class(self) -> OneClassFusion:
         """The SVM fusion, fitted once, on training samples scored against the banks that contain them [M3DM]."""
         if self._one_class is None:
-            rgb, xyz = ([self._single(name, patch_set) for patch_set in self._train] for name in SINGLES)
-            self._one_class = OneClassFusion.fit(rgb, xyz, [patch_set.foreground for patch_set in self._train])
+            if not self._train:
+                raise InputError("PatchCore: no SVM was saved with this head; fit it with a coreset_fraction below 1")
+            parts = {name: [self._single(name, patch_set) for patch_set in self._train] for name in SINGLES}
+            self._one_class = OneClassFusion.fit(parts, [patch_set.foreground for patch_set in self._train])
         return self._one_class
 
+    def state(self) -> State:
+        """Banks, scales of "average" and weights of "svm", each as far as there are any."""
+        if self._train and any(len(bank) < self._num_patches(name) for name, bank in self.banks.items()):
+            self._fitted_one_class()
+        parts = {f"standardization.{name}": found.state() for name, found in self._standardizations.items()}
+        parts |= {"one_class": self._one_class.state()} if self._one_class is not None else {}
+        return joined({"bank": self.banks, **parts})
 
-def reweighted(query: Tensor, bank: Tensor, nearest: int, reweight_rows: int | None) -> float:
-    """Image score w s of the patch farthest from the bank: its distance s, less where normal patches are dense around.
+    def _num_patches(self, name: str) -> int:
+        """Training patches of a modality; a bank of all of them leaves nothing for an SVM to learn."""
+        return sum(len(getattr(patch_set, name)) for patch_set in self._train)
 
-    w = 1 - exp(s / sqrt(C)) / sum of exp(|q - m| / sqrt(C)) over the bank rows m nearest to the patch's nearest row,
-    that row itself left out [M3DM, LSFA released]. PatchCore's eq. 7 keeps it in the sum and does not divide by
-    sqrt(C). A bank of one row leaves nothing to sum: then w is 1.
-
-    Args:
-        query: (C,) float32, the patch.
-        bank: (M, C) float32.
-        nearest: its nearest bank row.
-        reweight_rows: bank rows around that one, itself counted; None = w is 1.
-    """
-    score = float(torch.linalg.vector_norm(query - bank[nearest]))
-    if reweight_rows is None or len(bank) == 1:
-        return score
-    others = k_nearest_rows(bank[nearest], bank, reweight_rows)[1:]
-    farther = torch.linalg.vector_norm(query - bank[others], dim=1).double() - score
-    return score * (1 - 1 / float((farther / len(query) ** 0.5).exp().sum()))
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave; the training samples are not in it."""
+        self._train = ()
+        self.banks = {name: part_of(state, "bank")[name].to(self.device) for name in SINGLES}
+        scales = {name: part_of(state, f"standardization.{name}") for name in SINGLES}
+        self._standardizations = {name: Standardization.from_state(found) for name, found in scales.items() if found}
+        one_class = part_of(state, "one_class")
+        self._one_class = OneClassFusion.from_state(one_class) if one_class else None

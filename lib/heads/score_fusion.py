@@ -1,12 +1,12 @@
-"""Two predictions of one sample made one: by the mean, after standardizing each, or by a one-class SVM.
+"""Several predictions of one sample made one: by the mean, after standardizing each, or by a one-class SVM.
 
-Letters: V validation or training samples, N foreground pixels, H W pixels.
+Letters: P predictions, V validation or training samples, N foreground pixels, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from lib.errors import InputError
 from lib.heads import Prediction
+from lib.heads.state import State
 from lib.sampling import column_statistics
 
 MAX_FUSION_PIXELS = 200_000  # spread evenly over all [ours]; M3DM takes every pixel
-SVM_SCALES = 0.1, 1.0  # of RGB and 3D before the SVM [M3DM]
+SVM_SCALES = {"rgb": 0.1, "xyz": 1.0, "fused": 1.0}  # of what each bank says, before the SVM [M3DM]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Standardization:
         anomaly_map = (prediction.anomaly_map - self.map_mean) / self.map_std
         return Prediction(anomaly_map, (prediction.image_score - self.score_mean) / self.score_std)
 
+    def state(self) -> State:
+        """The four numbers, (4,) float64."""
+        return {"statistics": torch.tensor(astuple(self), dtype=torch.float64)}
+
+    @classmethod
+    def from_state(cls, state: State) -> Standardization:
+        """The one whose `state` it is."""
+        return cls(*state["statistics"].tolist())
+
 
 def average(first: Prediction, second: Prediction) -> Prediction:
     """Mean of the two maps and of the two scores."""
@@ -64,47 +74,71 @@ class OneClassFusion:
     """Weighted sums, which is what a linear one-class SVM's `score_samples` is: the "late fusion" of M3DM.
 
     Attributes:
-        score_weights: of the RGB and the 3D image score, none negative.
-        map_weights: of the RGB and the 3D map.
+        names: of what is fused, keys of `SVM_SCALES`.
+        score_weights: of each image score, none negative.
+        map_weights: of each map.
     """
 
-    score_weights: tuple[float, float]
-    map_weights: tuple[float, float]
+    names: tuple[str, ...]
+    score_weights: tuple[float, ...]
+    map_weights: tuple[float, ...]
 
     @classmethod
-    def fit(cls, rgb: Sequence[Prediction], xyz: Sequence[Prediction], foregrounds: Sequence[Tensor]) -> OneClassFusion:
-        """Weights from normal samples: one SVM on their image scores, one on the foreground pixels of their maps.
+    def fit(
+        cls,
+        parts: Mapping[str, Sequence[Prediction]],
+        foregrounds: Sequence[Tensor],
+        score_divisor: float = 1.0,
+    ) -> OneClassFusion:
+        """Weights from normal samples: one SVM on their image scores, one on the pixels of their maps.
 
         M3DM takes the background too; where its zeros are more than the share nu of outliers, the best weights are 0.
 
         Args:
-            rgb, xyz: predictions of the same training samples.
-            foregrounds: (H, W) bool, one each.
+            parts: predictions of the same training samples, by name.
+            foregrounds: (H, W) bool, one each: the pixels that count.
+            score_divisor: of the image scores before the SVM and after it alike: 1000 with two banks [M3DM]; SGD is
+                not indifferent to the scale.
         """
-        pairs = list(zip(rgb, xyz, foregrounds, strict=True))
-        scores = np.array([(first.image_score, second.image_score) for first, second, _ in pairs])
-        maps = [torch.stack([p.anomaly_map[inside] for p in both], dim=1) for *both, inside in pairs]
+        samples = list(zip(*parts.values(), foregrounds, strict=True))
+        scores = np.array([[prediction.image_score for prediction in sample] for *sample, _ in samples])
+        maps = [torch.stack([p.anomaly_map[inside] for p in sample], dim=1) for *sample, inside in samples]
         pixels = torch.cat(maps)[:: -(-sum(map(len, maps)) // MAX_FUSION_PIXELS)]
-        return cls(one_class_weights(scores), one_class_weights(pixels.double().numpy()))
+        names = tuple(parts)
+        score_weights = one_class_weights(scores / score_divisor, names)
+        scaled = tuple(weight / score_divisor for weight in score_weights)
+        return cls(names, scaled, one_class_weights(pixels.double().numpy(), names))
 
-    def combine(self, rgb: Prediction, xyz: Prediction) -> Prediction:
-        """Weighted sums of the two maps and of the two scores."""
-        maps = [weight * p.anomaly_map for weight, p in zip(self.map_weights, (rgb, xyz), strict=True)]
-        scores = [weight * p.image_score for weight, p in zip(self.score_weights, (rgb, xyz), strict=True)]
+    def combine(self, parts: Mapping[str, Prediction]) -> Prediction:
+        """Weighted sums of the maps and of the scores; every name must be there."""
+        found = [parts[name] for name in self.names]
+        maps = [weight * p.anomaly_map for weight, p in zip(self.map_weights, found, strict=True)]
+        scores = [weight * p.image_score for weight, p in zip(self.score_weights, found, strict=True)]
         return Prediction(sum(maps), sum(scores))
 
+    def state(self) -> State:
+        """Both rows of weights, (2, number of parts) float64, under the joined names."""
+        return {"+".join(self.names): torch.tensor([self.score_weights, self.map_weights], dtype=torch.float64)}
 
-def one_class_weights(table: np.ndarray) -> tuple[float, float]:
-    """Weights of RGB and 3D in `score_samples` of M3DM's one-class SVM; they grow with the values and are not negative.
+    @classmethod
+    def from_state(cls, state: State) -> OneClassFusion:
+        """The fusion whose `state` it is."""
+        ((names, weights),) = state.items()
+        return cls(tuple(names.split("+")), *(tuple(row) for row in weights.tolist()))
+
+
+def one_class_weights(table: np.ndarray, names: Sequence[str]) -> tuple[float, ...]:
+    """Weights in `score_samples` of M3DM's one-class SVM; they grow with the values and are not negative.
 
     Args:
-        table: (V, 2) or (N, 2) float64, RGB and 3D values of normal samples, none negative.
+        table: (V, P) or (N, P) float64, values of normal samples, none negative.
+        names: of the P columns, keys of `SVM_SCALES`.
 
     Raises:
         InputError: every value is 0, as when the bank holds all that is scored against it.
     """
     if not table.any():
         raise InputError("one-class SVM: all its scores are 0, the bank holds every patch; lower coreset_fraction")
-    svm = SGDOneClassSVM(nu=0.5, max_iter=1000, random_state=42).fit(table * SVM_SCALES)
-    rgb, xyz = svm.coef_ * SVM_SCALES
-    return float(rgb), float(xyz)
+    scales = np.array([SVM_SCALES[name] for name in names])
+    svm = SGDOneClassSVM(nu=0.5, max_iter=1000, random_state=42).fit(table * scales)
+    return tuple((svm.coef_ * scales).tolist())

@@ -8,6 +8,7 @@ import torch
 from lib.heads.cfm import CFM
 from lib.heads.memory_bank import NearestNeighbor
 from lib.methods import CFMConfig, NearestNeighborConfig
+from lib.stored_heads import load_head, save_head
 from tests.factories import make_features
 
 pytestmark = pytest.mark.gpu
@@ -17,8 +18,9 @@ def test_cfm_maps_agree_between_cpu_and_cuda(tmp_path) -> None:
     samples = [make_features(seed=s) for s in range(3)]
     head = CFM(CFMConfig(hidden_dim=8, num_epochs=2), samples[0].rgb_tokens.shape[0], samples[0].xyz_tokens.shape[1])
     head.fit(samples, seed=0)
-    head.save(tmp_path / "head.safetensors")
-    on_cuda = CFM.load(tmp_path / "head.safetensors", device="cuda")
+    sizes = samples[0].rgb_tokens.shape[0], samples[0].xyz_tokens.shape[1]
+    save_head(tmp_path / "head.safetensors", head, *sizes)
+    on_cuda = load_head(tmp_path / "head.safetensors", device="cuda")
     for ours, theirs in zip(head.discrepancies(samples[0]), on_cuda.discrepancies(samples[0]), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
