@@ -110,3 +110,36 @@ def read_cloud(path: Path) -> np.ndarray:
         raise InputError(f"{path}: dtype {cloud.dtype}; expected float32 metres: convert it")
     _check_cloud(cloud, path)
     return np.ascontiguousarray(cloud, dtype=np.float32)  # native byte order
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """(H, W) float32 depth in metres of a TIFF of a prepared copy, 0 = no return, checked.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: missing or damaged file, wrong shape or dtype, NaN or inf, depth over 10 m.
+    """
+    with _decoding(path, "TIFF") as stream:
+        depth = tifffile.imread(stream)
+    if depth.ndim != 2 or depth.dtype.kind != "f" or depth.dtype.itemsize != 4:
+        raise InputError(f"{path}: shape {depth.shape}, dtype {depth.dtype}; expected (H, W) float32 metres")
+    if not np.isfinite(depth).all() or np.abs(depth).max() > MAX_COORDINATE_M:
+        raise InputError(f"{path}: depth is not finite or over {MAX_COORDINATE_M:g} m; make the prepared copy anew")
+    return np.ascontiguousarray(depth, dtype=np.float32)
+
+
+def read_gray16(path: Path) -> np.ndarray:
+    """(H, W) uint16 values of a one-channel PNG of 16 bits.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: missing or damaged file, more than one channel, or 8 bits.
+    """
+    gray, mode, bits = _read_png(path)
+    if gray.ndim != 2 or bits != 16:
+        raise InputError(f"{path}: mode {mode}, {bits} bits per channel; expected one channel of 16 bits")
+    return gray.astype(np.uint16)
