@@ -81,18 +81,12 @@ def world_points(depth: np.ndarray, pose: np.ndarray, focal_px: float) -> np.nda
 
     Args:
         depth: (H, W) in the scene's unit, above 0.
-        pose: (4, 4).
+        pose: (4, 4), not singular.
         focal_px: of both axes.
-
-    Raises:
-        InputError: the pose cannot be inverted.
     """
     height, width = depth.shape
     camera = np.array([[focal_px, 0, width / 2, 0], [0, focal_px, height / 2, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    try:
-        to_world = np.linalg.inv(camera @ pose)
-    except np.linalg.LinAlgError as error:
-        raise InputError("the pose is singular; fetch the file again") from error
+    to_world = np.linalg.inv(camera @ pose)
     v, u = np.mgrid[:height, :width].astype(np.float64)
     rays = np.stack([u * depth, v * depth, depth, np.ones_like(depth)], axis=-1)  # d (u, v, 1, 1/d)
     return (rays @ to_world.T)[..., :3]
@@ -107,6 +101,9 @@ def without_background(points: np.ndarray, config: ConversionConfig) -> tuple[np
     Args:
         points: (H, W, 3) from `world_points`.
         config: limits and scale.
+
+    Raises:
+        InputError: first and last row show the same place.
     """
     width = points.shape[1]
     first, last = points.reshape(-1, 3)[width // 2], points.reshape(-1, 3)[-(width // 2)]
@@ -178,16 +175,17 @@ def convert(files: RawFiles, config: ConversionConfig = CONVERSION) -> tuple[Pre
         InputError: a damaged file, sizes that differ, or hardly any point on the object.
     """
     rgb, gray = read_rgb(files.items["rgb"]), read_gray16(files.items["depth"])
-    low, high = read_range(files.items["range"])
+    (low, high), pose = read_range(files.items["range"]), read_pose(files.items["pose"])
     gt = read_gt_mask(files.items["mask"]) if "mask" in files.items else None
     for name, array in (("depth", gray), ("mask", gt)):
         if array is not None and array.shape != rgb.shape[:2]:
-            raise InputError(f"{files.items[name]}: {array.shape} pixels, the image has {rgb.shape[:2]}; fetch it again")
+            sizes = f"{array.shape} pixels, the image has {rgb.shape[:2]}"
+            raise InputError(f"{files.items[name]}: {sizes}; fetch both again")
     depth = gray.astype(np.float64) / DEPTH_STEPS * (high - low) + low
     try:
-        cloud, mask = without_background(world_points(depth, read_pose(files.items["pose"]), config.focal_px), config)
+        cloud, mask = without_background(world_points(depth, pose, config.focal_px), config)
     except InputError as error:
-        raise error if str(files.items["pose"]) in str(error) else InputError(f"{files.items['depth']}: {error}") from error
+        raise InputError(f"{files.items['depth']}: {error}") from error
     if mask.sum() < MIN_VALID_POINTS:
         raise InputError(f"{files.items['depth']}: {mask.sum()} points on the object; check pose and depth")
     return PreparedArrays(rgb, cloud, (config.scale * depth).astype(np.float32), gt), mask

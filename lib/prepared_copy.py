@@ -230,7 +230,7 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 
 
 def check_preparation(root: Path, category: str, config: PreparationConfig) -> None:
-    """Raise `InputError` where a prepared copy was made with other settings than asked for; raw data is always right."""
+    """Raise `InputError` where a prepared copy was made with other settings than asked for; raw data is never wrong."""
     made_with = category_manifest(root, category).get("preparation")
     if made_with is None:
         return
