@@ -107,8 +107,8 @@ def _extract(archive: Path, temporary: Path, progress: bool) -> None:
     except tarfile.FilterError as error:
         raise InputError(f"{archive}: {error}; it would write outside its folder: do not use this archive") from error
     except (tarfile.TarError, lzma.LZMAError, EOFError, zlib.error, OSError) as error:
-        kind = HTML if is_html(archive) else "no whole tar archive"
-        raise InputError(f"{archive}: {kind} ({error}); the download is cut off or damaged: fetch it again") from error
+        kind, cause = HTML if is_html(archive) else "no whole tar archive", " ".join(str(error).split())
+        raise InputError(f"{archive}: {kind} ({cause}); the download is cut off or damaged: fetch it again") from error
 
 
 def _check_end(archive: Path) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 
 SIDE_PX = 60
 FOCAL_PX = 711.11
-DISTANCE = 1.2  # of the ball's middle, in the scene's unit
-RADIUS = 0.03
+DISTANCE = 12.0  # of the ball's middle, in the scene's unit
+RADIUS = 0.3
 FLOOR_TILT_RAD = 0.9
 CAMERA_TILT_RAD = 0.4  # of the scene's coordinates against the camera's
 SHIFT = np.array([0.02, -0.3, 0.7])
@@ -41,7 +41,7 @@ def make_scene(seed: int = 0, side: int = SIDE_PX) -> CandyScene:
     rows, columns = np.mgrid[:side, :side]
     rays = np.stack([(columns - side / 2) / FOCAL_PX, (rows - side / 2) / FOCAL_PX, np.ones((side, side))], axis=-1)
     up = turn(FLOOR_TILT_RAD) @ np.array([0, -1, 0])  # of the floor, in the camera's coordinates; y points down
-    middle = np.array([generator.uniform(-0.005, 0.005), generator.uniform(-0.005, 0.005), DISTANCE])
+    middle = np.array([*generator.uniform(-0.05, 0.05, size=2), DISTANCE])
     floor = (middle - RADIUS * 0.6 * up) @ up / (rays @ up)  # the ball is sunk a little
     along, squares = rays @ middle, (rays**2).sum(axis=-1)
     inside = along**2 - squares * (middle @ middle - RADIUS**2)
@@ -55,7 +55,7 @@ def write_raw_sample(folder: Path, index: str, scene: CandyScene, seed: int, is_
     """Writes the items of one raw sample, and some that nobody reads."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
-    low, high = float(scene.depth.min()) - 0.01, float(scene.depth.max()) + 0.01
+    low, high = float(scene.depth.min()) - 0.1, float(scene.depth.max()) + 0.1
     gray = np.round((scene.depth - low) / (high - low) * 65535).astype(np.uint16)
     Image.fromarray(gray).save(folder / f"{index}_depth.png")
     color = np.where(scene.ball[..., None], (200, 60, 90), (90, 90, 90)) + generator.normal(0, 4, (*gray.shape, 3))

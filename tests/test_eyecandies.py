@@ -55,7 +55,7 @@ def slow_conversion(depth: np.ndarray, pose: np.ndarray, config: ConversionConfi
     return np.array(cloud, dtype=np.float32).reshape(height, width, 3)
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_depth": 0.035}, {"max_side": 0.02}, {"scale": 1.0}])
+@pytest.mark.parametrize("limits", [{}, {"max_depth": 0.35}, {"max_side": 0.2}, {"scale": 1.0}])
 def test_is_the_loop_over_pixels(limits: dict[str, float]) -> None:
     config, scene = dataclasses.replace(CONVERSION, **limits), make_scene(3, side=22)
     cloud, mask = without_background(world_points(scene.depth, scene.pose, config.focal_px), config)
