@@ -6,7 +6,7 @@ MVTec 3D-AD gives.
 
 Examples: python data_scripts/bench.py --threads 2
           python data_scripts/bench.py --device cuda --steps 9
-          python data_scripts/bench.py --names "bank_*" --output results/bench/banks-cpu.json
+          python data_scripts/bench.py --output results/bench/cpu.json
 
 Features, samples and networks' weights are made up. Each benchmark runs in a process of its own, so that the peak of
 its memory belongs to it alone. The numbers go to runs/bench/<device>.json. The exit status is 1 where one of them is

@@ -133,5 +133,6 @@ def data_rights(dataset: str) -> dict[str, str]:
 
 def show_table(table: pd.DataFrame, caption: str, decimals: int = 3) -> None:
     """Display a table with a caption; floats with `decimals` decimals, missing values as a dash."""
-    styled = table.rename_axis(index=None).style.format(precision=decimals, na_rep="-").set_caption(caption)
+    unnamed = table.rename_axis(index=[None] * table.index.nlevels)
+    styled = unnamed.style.format(precision=decimals, na_rep="-").set_caption(caption)
     display(HTML(styled.to_html()))

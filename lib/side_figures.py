@@ -71,17 +71,16 @@ def cost_plot(costs: pd.DataFrame) -> Figure:
     """
     figure, axes = plt.subplots(1, len(COSTS), sharey=True, figsize=(8.4, 0.3 * len(costs) + 1.0))
     rows = np.arange(len(costs))
-    for axis, (column, text) in zip(axes, COSTS.items(), strict=True):
+    for axis, (column, label) in zip(axes, COSTS.items(), strict=True):
         values = costs[column].to_numpy(dtype=float)
         is_memory = column == "peak_memory_mb"  # within a factor of two: no log axis
         start = 0 if is_memory else values.min() / 2
         axis.hlines(rows, start, values, color="#0072B2", linewidth=1.5)
         axis.plot(values, rows, "o", color="#0072B2", markersize=5)
         for row, value in zip(rows, values, strict=True):
-            axis.annotate(
-                f" {value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f}", (value, row), va="center", fontsize=8
-            )
-        axis.set(xlabel=text, xlim=(start, values.max() * (1.35 if is_memory else 5)))
+            text = f"{value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f}"
+            axis.annotate(text, (value, row), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        axis.set(xlabel=label, xlim=(start, values.max() * (1.35 if is_memory else 5)))
         axis.set_xscale("linear" if is_memory else "log")
         axis.grid(axis="x", linewidth=0.3)
     axes[0].set_yticks(rows, list(costs.index))

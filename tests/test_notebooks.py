@@ -130,3 +130,11 @@ def test_shown_table_has_caption_decimals_and_dashes(monkeypatch: pytest.MonkeyP
     html = shown[0].data
     assert "<caption>Two rows</caption>" in html
     assert re.findall(r"<td[^>]*>([^<]*)</td>", html) == ["1.23", "3", "-", "4"]
+
+
+def test_a_table_with_two_levels_of_rows_is_shown(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr("lib.notebooks.display", shown.append)
+    index = pd.MultiIndex.from_tuples([("BTF", "RGB"), ("BTF", "both"), ("AST", "max")], names=["method", "part"])
+    show_table(pd.DataFrame({"a": [1.0, 2.0, 3.0]}, index=index), "Parts")
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", shown[0].data)[-5:] == ["BTF", "RGB", "both", "AST", "max"]
