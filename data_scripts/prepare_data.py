@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from lib import preparation
-from lib.data import is_prepared
+from lib.data import SPLITS, is_prepared, splits_of
 from lib.datasets import DATASETS, find_dataset
 from lib.errors import InputError, run_command_line
 from lib.eyecandies import convert_category
@@ -58,8 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
             print(convert_category(chosen.source, chosen.target, category, chosen.jobs, progress))
         else:
             config = PREPARATIONS[chosen.preparation]
-            print(prepare_category(chosen.source, chosen.target, category, config, chosen.jobs, progress))
-    print(f"next: set ANOMALY_DATA_ROOT={chosen.target.resolve()} and run `make book PROFILE={chosen.dataset}`")
+            splits = splits_of(chosen.source, category) if chosen.dataset == OWN else SPLITS
+            print(prepare_category(chosen.source, chosen.target, category, config, chosen.jobs, progress, splits))
+    if chosen.dataset != OWN:
+        print(
+            f"next: ANOMALY_DATA_ROOT={chosen.target.resolve()} python data_scripts/results_table.py "
+            f"--profile {chosen.dataset}"
+        )
 
 
 if __name__ == "__main__":

@@ -185,6 +185,11 @@ def is_prepared(root: Path | str, category: str) -> bool:
     return "preparation" in category_manifest(root, category)
 
 
+def splits_of(root: Path | str, category: str) -> tuple[str, ...]:
+    """Splits that a dataset of one's own has; "train" in any case, which every method needs."""
+    return tuple(split for split in SPLITS if split == "train" or (Path(root) / category / split).is_dir())
+
+
 def list_samples(root: Path | str, category: str, split: str) -> tuple[SampleFiles, ...]:
     """Files of every sample of one split, sorted by defect and stem (the released loaders leave defects unsorted).
 

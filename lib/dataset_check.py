@@ -24,6 +24,7 @@ from lib.data import (
     lacking_partners,
     list_samples,
     read_sample,
+    splits_of,
     stems_by_kind,
 )
 from lib.datasets import Counts, Dataset
@@ -70,11 +71,12 @@ def check_category(
     Args:
         root: folder with the categories.
         category: its folder's name.
-        dataset: known counts and sizes to compare with; without it there are none.
+        dataset: known counts and sizes to compare with; without it there are none, and train alone will do.
         jobs: processes.
         progress: show a bar over samples.
     """
-    problems, samples = _listed(Path(root), category)
+    splits = SPLITS if dataset is not None else splits_of(root, category)
+    problems, samples = _listed(Path(root), category, splits)
     found = list(in_processes(inspect, samples, jobs, f"check {category}", progress))
     problems += [facts.problem for facts in found if facts.problem]
     of_copy = is_prepared(root, category)
@@ -106,17 +108,17 @@ def check_raw_eyecandies(
     return CategoryReport(category, _table(found, None if dataset is None else dataset.counts[category]), problems)
 
 
-def _listed(root: Path, category: str) -> tuple[list[str], list[SampleFiles]]:
+def _listed(root: Path, category: str, splits: Sequence[str]) -> tuple[list[str], list[SampleFiles]]:
     """Faults in the folders, and all samples that are complete."""
     problems: list[str] = []
     samples: list[SampleFiles] = []
-    for split in SPLITS:
+    for split in splits:
         try:
             samples += list_samples(root, category, split)
         except InputError as error:
             problems.append(str(error))
             samples += _complete_samples(root, category, split)
-    for split in SPLITS:
+    for split in splits:
         problems += _strange_files(root / category / split)
     return problems, samples
 

@@ -56,7 +56,13 @@ class Job:
 
 
 def prepare_category(
-    source: Path, target: Path, category: str, config: PreparationConfig, jobs: int = 1, progress: bool = False
+    source: Path,
+    target: Path,
+    category: str,
+    config: PreparationConfig,
+    jobs: int = 1,
+    progress: bool = False,
+    splits: Sequence[str] = SPLITS,
 ) -> Path:
     """Folder of the prepared copy of a category; the source is only read.
 
@@ -67,6 +73,7 @@ def prepare_category(
         config: settings, written to the manifest.
         jobs: processes.
         progress: show a bar over samples.
+        splits: that must be there and are prepared.
 
     Raises:
         InputError: source and target overlap, the source is a prepared copy itself, the copy is there already, or some
@@ -77,7 +84,7 @@ def prepare_category(
         raise InputError(
             f"{source / category} is a prepared copy already; prepare the raw data, or use this copy as it is"
         )
-    files = [entry for split in SPLITS for entry in list_samples(source, category, split)]
+    files = [entry for split in splits for entry in list_samples(source, category, split)]
     settings = {"preparation": dataclasses.asdict(config), "seed": PREPARATION_SEED}
     return write_copy(
         target / category, settings, lambda folder: [Job(entry, folder, config) for entry in files],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -146,7 +145,6 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, mon
     assert tree(tmp_path / "data") == {}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_a_kill_in_the_middle_leaves_no_half_category(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).bytes(3_000_000)
     archive = make_tar(tmp_path / "data.tar", {f"mug/{number}.bin": noise for number in range(20)}, "w:gz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from data_scripts import check_data, get_data, prepare_data, results_table
 from lib import datasets
+from lib.data import list_samples
 from lib.datasets import Archive, Counts, find_dataset
 from lib.errors import InputError
 from lib.heads.btf import BTFConfig
@@ -168,6 +170,9 @@ def test_an_own_dataset_is_prepared_too(tmp_path: Path) -> None:
     write_category(tmp_path / "own", "mug")
     prepare_data.main(["own", "--source", str(tmp_path / "own"), "--target", str(tmp_path / "copy"), "--jobs", "1"])
     assert (tmp_path / "copy" / "mug" / "contact_sheet.png").is_file()
+    shutil.rmtree(tmp_path / "own" / "mug" / "test")
+    prepare_data.main(["own", "--source", str(tmp_path / "own"), "--target", str(tmp_path / "part"), "--jobs", "1"])
+    assert [files.stem for files in list_samples(tmp_path / "part", "mug", "train")] == ["000", "001", "002"]
     with pytest.raises(InputError, match="no such folder"):
         prepare_data.main(["own", "--source", str(tmp_path / "none"), "--target", str(tmp_path / "copy")])
 
