@@ -52,11 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Fetch and unpack; print each category's folder and what to run next."""
     chosen = parse_arguments(arguments)
     dataset = find_dataset(chosen.dataset)
+    archives = wanted_archives(dataset, chosen.category, chosen.archive)
     print(license_text(dataset))
     if not chosen.accept_license:
         raise InputError("nothing fetched: read the licence, and give --accept-license if you agree to it")
     progress = sys.stderr.isatty()
-    for archive in wanted_archives(dataset, chosen.category, chosen.archive):
+    for archive in archives:
         path = chosen.archive or chosen.folder / archive.filename
         folders = [chosen.folder / category for category in archive.categories]
         if chosen.archive is None and not all(folder.is_dir() for folder in folders):

