@@ -16,6 +16,7 @@ SCRIPTS = project_root() / "data_scripts"
 CATEGORY_LINE = "InputError: category of profile demo 'nope' is unknown; choose one of biscuit, ring, cord, sweet"
 PROFILE_LINE = "InputError: profile 'nope' is unknown; choose one of "
 EXPERIMENT = ("--method", "cfm", "--category", "nope", "--seed", "0")
+COLORS_AND_SCANS = ("--color", "a", "--scans", "b", "--target", "c", "--part", "d")
 BAD_INPUT = [
     ("extract_features", ("--category", "nope"), CATEGORY_LINE),
     ("run_experiment", EXPERIMENT, CATEGORY_LINE),
@@ -48,7 +49,7 @@ BAD_INPUT = [
     ),
     (
         "convert_scans",
-        ("depth", "--color", "a", "--scans", "b", "--target", "c", "--part", "d", "--split", "test", "--defect", "hole"),
+        ("depth", *COLORS_AND_SCANS, "--split", "test", "--defect", "hole"),
         "InputError: hole: scans with a defect belong into test, and each needs a mask",
     ),
     (
