@@ -20,7 +20,7 @@ MAX_COORDINATE_M = 10.0  # ours: a table-top sensor sees less far, so larger num
 
 
 @contextmanager
-def _decoding(path: Path, form: str) -> Iterator[io.BytesIO]:
+def decoding(path: Path, form: str) -> Iterator[io.BytesIO]:
     """Bytes of a file; whatever the decoder raises on them becomes one InputError that names the file."""
     # The broad except is meant: on damaged bytes Pillow and tifffile raise a dozen types between them. The tifffile
     # logger is silent meanwhile, because it would print the same complaint a second time.
@@ -42,7 +42,7 @@ def _decoding(path: Path, form: str) -> Iterator[io.BytesIO]:
 
 def _read_png(path: Path) -> tuple[np.ndarray, str, int]:
     """Pixels, Pillow's mode, and bits per channel from the header (Pillow makes 8 bits of 16 without a word)."""
-    with _decoding(path, "PNG") as stream, Image.open(stream, formats=["PNG"]) as image:
+    with decoding(path, "PNG") as stream, Image.open(stream, formats=["PNG"]) as image:
         return np.array(image), image.mode, stream.getvalue()[24]
 
 
@@ -78,7 +78,7 @@ def read_gt_mask(path: Path) -> np.ndarray:
     return mask != 0
 
 
-def _check_cloud(cloud: np.ndarray, path: Path) -> None:
+def check_cloud(cloud: np.ndarray, path: Path) -> None:
     """Raises the InputError that says what a user must know about unusable coordinates."""
     num_bad = np.count_nonzero(~np.isfinite(cloud).all(axis=2))
     if num_bad:
@@ -102,11 +102,44 @@ def read_cloud(path: Path) -> np.ndarray:
     Raises:
         InputError: missing or damaged file, wrong shape or dtype, NaN or inf, no or too few points, millimetres.
     """
-    with _decoding(path, "TIFF") as stream:
+    with decoding(path, "TIFF") as stream:
         cloud = tifffile.imread(stream)
     if cloud.ndim != 3 or cloud.shape[2] != 3:
         raise InputError(f"{path}: shape {cloud.shape}; expected (H, W, 3), the x, y, z of every pixel")
     if cloud.dtype.kind != "f" or cloud.dtype.itemsize != 4:
         raise InputError(f"{path}: dtype {cloud.dtype}; expected float32 metres: convert it")
-    _check_cloud(cloud, path)
+    check_cloud(cloud, path)
     return np.ascontiguousarray(cloud, dtype=np.float32)  # native byte order
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """(H, W) float32 depth in metres of a TIFF of a prepared copy, 0 = no return, checked.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: missing or damaged file, wrong shape or dtype, NaN or inf, depth over 10 m.
+    """
+    with decoding(path, "TIFF") as stream:
+        depth = tifffile.imread(stream)
+    if depth.ndim != 2 or depth.dtype.kind != "f" or depth.dtype.itemsize != 4:
+        raise InputError(f"{path}: shape {depth.shape}, dtype {depth.dtype}; expected (H, W) float32 metres")
+    if not np.isfinite(depth).all() or np.abs(depth).max() > MAX_COORDINATE_M:
+        raise InputError(f"{path}: depth is not finite or over {MAX_COORDINATE_M:g} m; make the prepared copy anew")
+    return np.ascontiguousarray(depth, dtype=np.float32)
+
+
+def read_gray16(path: Path) -> np.ndarray:
+    """(H, W) uint16 values of a one-channel PNG of 16 bits.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: missing or damaged file, more than one channel, or 8 bits.
+    """
+    gray, mode, bits = _read_png(path)
+    if gray.ndim != 2 or bits != 16:
+        raise InputError(f"{path}: mode {mode}, {bits} bits per channel; expected one channel of 16 bits")
+    return gray.astype(np.uint16)

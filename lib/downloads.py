@@ -1,11 +1,12 @@
 """Large files from the network: resumed, verified, and moved into place whole.
 
 What has arrived lies in `<file>.part`. It stays after a broken connection or a kill, and the next run goes on from
-there. Only a file whose SHA-256 is right ever gets its final name.
+there. Only a file whose checksum is right ever gets its final name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from lib.errors import InputError
-from lib.runtime import file_sha256
 
 TIMEOUT_S = 10.0  # for a connection, and for each next piece of the file
 BLOCK_BYTES = 1 << 20
@@ -37,16 +37,17 @@ def is_html(path: Path) -> bool:
 
 
 def download(
-    urls: Sequence[str], path: Path | str, sha256: str, size_bytes: int | None = None, progress: bool = False
+    urls: Sequence[str], path: Path | str, checksum: str, size_bytes: int | None = None, progress: bool = False
 ) -> Path:
-    """`path`, which holds the file of that SHA-256 when this returns; at once where it did before.
+    """`path`, which holds the file of that checksum when this returns; at once where it did before.
 
     A file of another content under that name is replaced when the right one is complete, not earlier.
 
     Args:
         urls: where the file lies, tried in this order; hosts that cannot be reached are not tried twice.
         path: final name; its folder is made if missing.
-        sha256: hexadecimal, of the whole file, or its first digits where no more is known.
+        checksum: hexadecimal SHA-256 of the whole file, or its first digits where no more is known, or "" where nothing
+            is; "md5:" before it where it is an MD5.
         size_bytes: of the whole file where known; a server that offers another size is left at once.
         progress: show a bar of bytes.
 
@@ -56,16 +57,23 @@ def download(
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, where a file should come; remove it or give another folder")
-    if _is_right(path, sha256):
+    if _is_right(path, checksum):
         return path
     with _alone(path):
-        if not _is_right(path, sha256):  # another process may have been quicker
-            _from_first_that_serves(urls, path, sha256, size_bytes, progress)
+        if not _is_right(path, checksum):  # another process may have been quicker
+            _from_first_that_serves(urls, path, checksum, size_bytes, progress)
     return path
 
 
-def _is_right(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_sha256(path).startswith(sha256)
+def _is_right(path: Path, checksum: str) -> bool:
+    return path.is_file() and found_checksum(path, checksum).startswith(checksum)
+
+
+def found_checksum(path: Path, expected: str) -> str:
+    """Checksum of a file in the form of the expected one."""
+    algorithm, colon, _ = expected.rpartition(":")
+    with open(path, "rb") as stream:
+        return algorithm + colon + hashlib.file_digest(stream, algorithm or "sha256").hexdigest()
 
 
 @contextmanager
@@ -87,7 +95,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _from_first_that_serves(
-    urls: Sequence[str], path: Path, sha256: str, size_bytes: int | None, progress: bool
+    urls: Sequence[str], path: Path, checksum: str, size_bytes: int | None, progress: bool
 ) -> None:
     part = path.with_name(f"{path.name}.part")
     problems, silent_hosts = [], set()
@@ -96,7 +104,7 @@ def _from_first_that_serves(
         if host in silent_hosts:
             continue
         try:
-            _complete(url, part, sha256, size_bytes, progress)
+            _complete(url, part, checksum, size_bytes, progress)
         except HTTPError as error:
             problems.append(f"{url}: HTTP {error.code} {error.reason}")
         except URLError as error:
@@ -114,16 +122,16 @@ def _from_first_that_serves(
     )
 
 
-def _complete(url: str, part: Path, sha256: str, size_bytes: int | None, progress: bool) -> None:
+def _complete(url: str, part: Path, checksum: str, size_bytes: int | None, progress: bool) -> None:
     """Brings `part` to the whole file and verifies it; an old part of another file is replaced once."""
     start = part.stat().st_size if part.is_file() else 0
     continued = _fetch(url, part, start, size_bytes, progress)
-    if continued and not file_sha256(part).startswith(sha256):
+    if continued and not _is_right(part, checksum):
         _fetch(url, part, 0, size_bytes, progress)
-    if not (found := file_sha256(part)).startswith(sha256):
-        kind = HTML if is_html(part) else "another file or another version"
+    if not _is_right(part, checksum) or is_html(part):
+        kind, found = HTML if is_html(part) else "another file or another version", found_checksum(part, checksum)
         part.unlink()
-        raise OSError(f"it sends {kind}: SHA-256 {found}, expected {sha256}")
+        raise OSError(f"it sends {kind}: checksum {found}, expected {checksum}")
 
 
 def _fetch(url: str, part: Path, start: int, size_bytes: int | None, progress: bool) -> bool:
@@ -137,7 +145,7 @@ def _fetch(url: str, part: Path, start: int, size_bytes: int | None, progress: b
     except HTTPError as error:
         error.close()
         if start and error.code == RANGE_NOT_SATISFIABLE:
-            return True  # nothing lies beyond what is there: its SHA-256 decides
+            return True  # nothing lies beyond what is there: its checksum decides
         raise
     with response:
         if response.headers.get_content_type() == "text/html":

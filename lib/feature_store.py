@@ -20,14 +20,14 @@ from lib.config import ExtractorSpec, check_choice, project_root
 from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
 from lib.extractors import extractor_settings, get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
+from lib.prepared_copy import check_preparation
 from lib.profiles import Profile, data_root
 from lib.runtime import atomic_path, package_versions
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
 
-PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED")
+PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED", "PREPARATION_EYECANDIES")
 COMPUTING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy")  # results may change with their versions
-PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
 
 
 def ensure_data(profile: Profile, category: str, progress: bool = False) -> Path:
@@ -41,6 +41,8 @@ def ensure_data(profile: Profile, category: str, progress: bool = False) -> Path
     if profile.dataset == "synth3d":
         with FileLock(lock_path(profile, f"data-{category}")):
             write_category(root, category, profile.data_seed, progress=progress)
+    else:
+        check_preparation(root, category, preparation_config(profile))
     return root
 
 
@@ -240,7 +242,7 @@ def sample_files(profile: Profile, category: str, split: str) -> tuple[SampleFil
 
 def prepared(profile: Profile, files: SampleFiles) -> Sample:
     """One sample as the extractor sees it, prepared by the profile's settings."""
-    return preparation.prepare_sample(read_sample(files), preparation_config(profile), PREPARATION_SEED)
+    return preparation.prepare_sample(read_sample(files), preparation_config(profile), preparation.PREPARATION_SEED)
 
 
 def test_facts(profile: Profile, category: str) -> tuple[np.ndarray, list[str]]:

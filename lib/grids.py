@@ -41,6 +41,22 @@ def pad_to_square(array: np.ndarray, multiple: int = 100, mode: str = "zeros") -
     return np.pad(array, margins, mode=PADDING_MODES[mode])
 
 
+def unpadded(square: np.ndarray, height: int, width: int, multiple: int = 100) -> np.ndarray:
+    """(H, W) float32 map on the pixels of an image from its map on the padded and resized square, bilinearly.
+
+    The way back of `pad_to_square` and a resize.
+
+    Args:
+        square: (S, S) float32.
+        height, width: of the image.
+        multiple: as for `pad_to_square`.
+    """
+    side = -(-max(height, width) // multiple) * multiple
+    top, left = (side - height) // 2, (side - width) // 2
+    enlarged = bilinear_resize(torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None], side)[0].numpy()
+    return enlarged[top : top + height, left : left + width].copy()
+
+
 def resize_rgb(rgb: np.ndarray, side: int) -> np.ndarray:
     """(side, side, 3) uint8 bicubic, antialiased copy (CFM: PIL bicubic to 224).
 

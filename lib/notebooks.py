@@ -18,6 +18,7 @@ from IPython.display import HTML, display
 from plotly.io._base_renderers import MimetypeRenderer
 
 from lib.config import project_root
+from lib.datasets import DATASETS
 from lib.errors import InputError
 from lib.feature_store import dataset_name
 from lib.profiles import Profile, load_profile
@@ -109,6 +110,7 @@ def provenance(profile: Profile) -> pd.DataFrame:
     facts = {
         "profile": profile.name,
         "dataset": dataset_name(profile),
+        **data_rights(profile.dataset),
         "extractor": profile.extractor.slug,
         "seeds": ", ".join(map(str, profile.seeds)),
         "threads per job": profile.threads,
@@ -119,6 +121,14 @@ def provenance(profile: Profile) -> pd.DataFrame:
         "run at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return pd.DataFrame({"": [str(value) for value in facts.values()]}, index=pd.Index(facts, name="fact"))
+
+
+def data_rights(dataset: str) -> dict[str, str]:
+    """Licence and attribution of a real dataset, to be printed wherever something is made from it."""
+    if dataset not in DATASETS:
+        return {}
+    facts = DATASETS[dataset]
+    return {"data licence": f"{facts.license} ({facts.license_url})", "attribution": facts.attribution}
 
 
 def show_table(table: pd.DataFrame, caption: str, decimals: int = 3) -> None:

@@ -18,6 +18,7 @@ from lib.data import IMAGENET_MEAN, IMAGENET_STD, RawSample, Sample
 from lib.errors import InputError
 from lib.runtime import seeded_generator
 
+PREPARATION_SEED = 0  # RANSAC depends on it and on the sample's id, not on the experiment's seed
 CHOICES = {
     "valid_rule": clouds.VALID_RULES,
     "component": ("grid", "dbscan"),
@@ -63,6 +64,7 @@ PREPARATION_RELEASED = PreparationConfig(
     gt_padding="edge",
     cloud_nearest_rule="corner",
 )
+PREPARATION_EYECANDIES = PreparationConfig(pad_multiple=1)  # 512 pixels stay 512, as in the released code
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,16 @@ def extract_foreground(cloud: np.ndarray, config: PreparationConfig, generator: 
     return _find_object(cloud, config, generator)[-1]
 
 
+def _object_of(
+    raw: RawSample, config: PreparationConfig, seed: int
+) -> tuple[clouds.Plane | None, np.ndarray, np.ndarray, np.ndarray]:
+    """`_find_object` of a raw sample; of a prepared copy every point that is left belongs to the object."""
+    if raw.depth is None:
+        return _find_object(raw.cloud, config, seeded_generator(seed, raw.files.sample_id))
+    valid = clouds.valid_mask(raw.cloud, config.valid_rule)
+    return None, plane_distance_map(raw.cloud, None, valid), valid, valid
+
+
 def preparation_steps(raw: RawSample, config: PreparationConfig, seed: int) -> PreparationSteps:
     """Every intermediate of the preparation, for the before/after figures; the raw sample is left as it is.
 
@@ -170,7 +182,7 @@ def preparation_steps(raw: RawSample, config: PreparationConfig, seed: int) -> P
         InputError: no plane in a full border, or an object of fewer than `min_foreground_points`.
     """
     try:
-        found = _find_object(raw.cloud, config, seeded_generator(seed, raw.files.sample_id))
+        found = _object_of(raw, config, seed)
     except InputError as error:
         raise InputError(f"{raw.files.xyz}: {error}") from error
     plane, distance_m, above_plane, component = found
@@ -225,7 +237,8 @@ def prepare_sample(raw: RawSample, config: PreparationConfig, seed: int) -> Samp
         InputError: see `preparation_steps`.
     """
     steps, files = preparation_steps(raw, config, seed), raw.files
-    depth_padded = grids.pad_to_square(raw.cloud[..., 2], config.pad_multiple, "zeros")
+    depth = raw.cloud[..., 2] if raw.depth is None else raw.depth
+    depth_padded = grids.pad_to_square(depth, config.pad_multiple, "zeros")
     return Sample(
         files.sample_id,
         files.category,

@@ -13,7 +13,10 @@ from safetensors.torch import save_file
 
 from lib.errors import InputError
 from lib.heads import build_head
+from lib.heads.state import State
 from lib.runtime import atomic_path
+
+KEY = "head"
 
 
 def save_head(path: Path | str, head: Any, rgb_dim: int, xyz_dim: int) -> None:
@@ -24,10 +27,7 @@ def save_head(path: Path | str, head: Any, rgb_dim: int, xyz_dim: int) -> None:
         head: any head of `lib.heads`.
         rgb_dim, xyz_dim: channels C2 and C3 that it was made for.
     """
-    facts = json.dumps({"settings": to_json(head.config), "rgb_dim": rgb_dim, "xyz_dim": xyz_dim})
-    tensors = {name: value.contiguous() for name, value in head.state().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"head": facts})  # one key: safetensors shuffles several
+    write_state(path, {"settings": to_json(head.config), "rgb_dim": rgb_dim, "xyz_dim": xyz_dim}, head.state())
 
 
 def load_head(path: Path | str, device: str = "cpu") -> Any:
@@ -40,15 +40,31 @@ def load_head(path: Path | str, device: str = "cpu") -> Any:
     Raises:
         InputError: the file is missing, damaged, or no head of this version.
     """
+    facts, state = read_state(path)
     try:
-        with safe_open(path, "pt") as stored:
-            facts = json.loads(stored.metadata()["head"])
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - safe_open is no mapping
         head = build_head(from_json(facts["settings"]), facts["rgb_dim"], facts["xyz_dim"], device)
         head.load_state(state)
     except Exception as error:
         raise InputError(f"{path} is not a saved head ({error}); give another file, or fit and save again") from error
     return head
+
+
+def write_state(path: Path | str, facts: dict[str, Any], state: State) -> None:
+    """Write tensors and what JSON can say of them as safetensors, whole or not at all."""
+    tensors = {name: value.contiguous() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: json.dumps(facts)})  # one key: safetensors shuffles several
+
+
+def read_state(path: Path | str) -> tuple[dict[str, Any], State]:
+    """Facts and tensors that `write_state` wrote; `InputError` for a file that is missing, damaged or another's."""
+    try:
+        with safe_open(path, "pt") as stored:
+            facts = json.loads(stored.metadata()[KEY])
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except Exception as error:
+        raise InputError(f"{path} is not a saved head ({error}); give another file, or fit and save again") from error
+    return facts, state
 
 
 def to_json(settings: Any) -> Any:

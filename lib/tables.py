@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -120,6 +123,28 @@ def settings_table(config: Any) -> pd.DataFrame:
     """Fields and values of a settings object, one row a field."""
     values = dataclasses.asdict(config)
     return pd.DataFrame({"value": [str(value) for value in values.values()]}, index=pd.Index(values, name="setting"))
+
+
+def sourced_settings(config: Any) -> pd.DataFrame:
+    """`settings_table` with what each setting is and where its value comes from: the text of the class's docstring."""
+    texts: dict[str, str] = {}
+    for kind in reversed(type(config).__mro__):
+        texts |= documented_attributes(kind.__doc__ or "")
+    return settings_table(config).assign(meaning=lambda table: [texts.get(name, "") for name in table.index])
+
+
+def documented_attributes(docstring: str) -> dict[str, str]:
+    """Text of each attribute in a Google-style docstring; "a, b: text" speaks of both."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    lines = inspect.cleandoc(docstring).partition("Attributes:\n")[2].splitlines()
+    for line in takewhile(lambda line: not line or line.startswith("    "), lines):
+        if match := re.match(r"    (\w+(?:, \w+)*): (.*)", line):
+            names = match[1].split(", ")
+            found |= dict.fromkeys(names, match[2])
+        elif names:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
 
 
 def cost_table(records: Sequence[Record]) -> pd.DataFrame:

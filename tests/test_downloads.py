@@ -165,8 +165,8 @@ def test_two_at_once_fetch_it_once(server: FileServer, path: Path, capsys: pytes
     [
         ("missing", "HTTP 404 Not Found"),
         ("html", "it sends an HTML page, probably a login or error page"),
-        ("disguised", "it sends an HTML page, probably a login or error page: SHA-256"),
-        ("other", f"another version: SHA-256 {hashlib.sha256(CONTENT[::-1]).hexdigest()}, expected {SHA256}"),
+        ("disguised", "it sends an HTML page, probably a login or error page: checksum"),
+        ("other", f"another version: checksum {hashlib.sha256(CONTENT[::-1]).hexdigest()}, expected {SHA256}"),
     ],
 )
 def test_a_wrong_answer_never_gets_the_name(server: FileServer, path: Path, kind: str, words: str) -> None:

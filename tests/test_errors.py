@@ -16,6 +16,7 @@ SCRIPTS = project_root() / "data_scripts"
 CATEGORY_LINE = "InputError: category of profile demo 'nope' is unknown; choose one of biscuit, ring, cord, sweet"
 PROFILE_LINE = "InputError: profile 'nope' is unknown; choose one of "
 EXPERIMENT = ("--method", "cfm", "--category", "nope", "--seed", "0")
+COLORS_AND_SCANS = ("--color", "a", "--scans", "b", "--target", "c", "--part", "d")
 BAD_INPUT = [
     ("extract_features", ("--category", "nope"), CATEGORY_LINE),
     ("run_experiment", EXPERIMENT, CATEGORY_LINE),
@@ -35,6 +36,27 @@ BAD_INPUT = [
     ("feature_cache", ("clear", "--profile", "nope"), PROFILE_LINE),
     ("extract_features", ("--category", "ring", "--extractor", "nope"), "InputError: extractor of profile demo 'nope'"),
     ("pretrain", ("rgb", "--steps", "0"), "InputError: pretrain: 0 steps; give at least 1"),
+    (
+        "get_data",
+        ("mvtec3d", "--folder", "new", "--category", "nope", "--accept-license"),
+        "InputError: category of mvtec3d 'nope' is unknown; choose one of bagel, ",
+    ),
+    ("check_data", ("mvtec3d", "--folder", "nope"), "InputError: nope: no such folder; give the folder that holds the"),
+    (
+        "prepare_data",
+        ("mvtec3d", "--source", "nope", "--target", "nope/in", "--category", "bagel"),
+        "InputError: nope/in: lies in nope or holds it; give a folder beside it",
+    ),
+    (
+        "convert_scans",
+        ("depth", *COLORS_AND_SCANS, "--split", "test", "--defect", "hole"),
+        "InputError: hole: scans with a defect belong into test, and each needs a mask",
+    ),
+    (
+        "results_table",
+        ("--profile", "demo", "--method", "nope"),
+        "InputError: method of profile demo 'nope' is unknown; choose one of cfm, ",
+    ),
     ("run_notebook", ("nope.ipynb", "out.ipynb"), "InputError: notebook nope.ipynb does not exist; notebooks lie in"),
 ]
 NO_BAD_INPUT = {"make_env", "check_site", "pack_site"}  # nothing that they call raises InputError

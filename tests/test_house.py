@@ -22,21 +22,24 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Imports go down a floor or stay on it, never up, and never in a circle. A new module gets its entry here.
 FLOORS = {
-    0: ("errors", "config", "methods", "instances", "profiles", "runtime", "sources", "downloads", "seeding"),
+    0: (
+        "errors", "config", "methods", "instances", "profiles", "runtime", "sources", "downloads", "archives",
+        "datasets", "parallel", "seeding",
+    ),
     1: (
         "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
         "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
     ),
     2: (
         "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
-        "toy",
+        "toy", "prepared_copy", "eyecandies", "dataset_check", "camera", "own_scans", "real_costs",
     ),
     3: ("extractors",),
     4: ("heads",),
-    5: ("pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost"),
+    5: ("pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost", "predictor"),
     6: (
         "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
-        "side_figures", "notebooks",
+        "side_figures", "part_figures", "notebooks",
     ),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -11,10 +11,12 @@ from pandas.testing import assert_frame_equal
 
 from lib import tables
 from lib.bootstrap import Interval
+from lib.instances import named_instance
 from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import CFM_NUM_THRESHOLDS
 from lib.pixel_metrics import AUPRO_LIMITS
 from lib.profiles import load_profile
+from lib.tables import documented_attributes, sourced_settings
 
 
 def made_metrics(start: float) -> dict[str, Any]:
@@ -179,3 +181,27 @@ def test_variants_of_one_experiment_share_its_cost_and_records_name_their_source
     }  # fmt: skip
     sources = tables.record_sources(made)
     assert sources.index.tolist() == ["x", "y"] and sources["records"].tolist() == [2, 2]
+
+
+def test_every_setting_of_every_method_says_where_it_comes_from() -> None:
+    for name in ("CFM_PAPER", "LSFA_PAPER", "btf.BTF_PAPER", "m3dm.M3DM_PAPER", "ast.AST_PAPER"):
+        table = sourced_settings(named_instance(name))
+        assert (table["meaning"].str.len() > 10).all(), name
+    table = sourced_settings(named_instance("CFM_PAPER"))
+    meaning = 'of Adam, 1e-3 [paper sec. 4]; the peak of a "one_cycle" schedule.'
+    assert table.loc["learning_rate"].tolist() == ["0.001", meaning]
+
+
+def test_attributes_are_read_over_line_ends_and_for_two_names() -> None:
+    text = """Settings.
+
+    Attributes:
+        first, second: two
+            lines.
+        third: one.
+
+    Raises:
+        InputError: never.
+    """
+    assert documented_attributes(text) == {"first": "two lines.", "second": "two lines.", "third": "one."}
+    assert documented_attributes("Nothing.") == {}
