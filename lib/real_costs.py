@@ -98,7 +98,7 @@ def memory_table(measured: dict[str, dict[str, float]]) -> pd.DataFrame:
         "extraction": "features, one sample",
         "cfm": f"CFM, batch of {CFM_PAPER.batch_size}",
         "epoch_of_64_samples": f"LSFA, batch of {LSFA_PAPER.batch_size}",
-        "every_pick_244": "bank of the largest category",
+        "every_pick_244": "bank of 244 samples (bagel); more samples take more",
     }
     rows = {text: {"GPU memory, GB": measured[name]["peak_gb"]} for name, text in steps.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
