@@ -41,11 +41,12 @@ from lib.features import Features, build_features
 from lib.heads.adaptation import Adaptors, Banks
 from lib.heads.adaptor_training import make_optimizer, train_adaptors, training_step
 from lib.heads.cfm import CFM
-from lib.heads.patch_bank import ReadOnAccess, bank_distances
+from lib.heads.patch_bank import bank_distances
 from lib.instances import CFM_PAPER, LSFA_PAPER, LSFA_RELEASED
 from lib.methods import LSFAConfig
 from lib.patches import PatchSet
 from lib.preparation import PREPARATION_DEFAULT
+from lib.reading import ReadOnAccess
 from lib.runtime import atomic_path, cpu_name
 
 MAX_STEP_GB = 8.0  # of a training step at the paper's size

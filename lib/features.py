@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,14 +102,44 @@ class Features:
         Args:
             index: (n,) int64 rows of `pixel_index`; None = all N.
         """
+        (rgb_table, corners, shares), (xyz_table, neighbors, weights) = self.mixtures(index)
+        rgb = functional.embedding_bag(corners, rgb_table, per_sample_weights=shares, mode="sum")
+        return rgb, functional.embedding_bag(neighbors, xyz_table, per_sample_weights=weights, mode="sum")
+
+    def mixtures(self, index: Tensor | None = None) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        """What `at_pixels` mixes, for RGB and for 3D: table of tokens, rows of it at each pixel, their shares.
+
+        Args:
+            index: (n,) int64 rows of `pixel_index`; None = all N.
+
+        Returns:
+            (h w, C2) float32, (n, 4) int64, (n, 4) float32; and (G, C3) float32, (n, 3) int64, (n, 3) float32.
+        """
         rows = slice(None) if index is None else index
         image, grid = tuple(self.foreground.shape), tuple(self.rgb_tokens.shape[1:])
-        corners, shares = bilinear_corners(self.pixel_index[rows], image, grid)
         rgb_table = rearrange(self.rgb_tokens, "c h w -> (h w) c").contiguous()
-        rgb = functional.embedding_bag(corners, rgb_table, per_sample_weights=shares, mode="sum")
-        weights = self.weights[rows]
-        xyz = functional.embedding_bag(self.neighbors[rows], self.xyz_tokens, per_sample_weights=weights, mode="sum")
-        return rgb, xyz
+        rgb = (rgb_table, *bilinear_corners(self.pixel_index[rows], image, grid))
+        return rgb, (self.xyz_tokens, self.neighbors[rows], self.weights[rows])
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def to(self, device: torch.device | str) -> Features:
+        """The same features on a device; itself where they are there already. Training reads pixels on a GPU so."""
+        if self.rgb_tokens.device == torch.device(device):
+            return self
+        moved = copy(self)  # without the checks of __post_init__, which would wait for the GPU
+        for name, tensor in self.tensors.items():
+            object.__setattr__(moved, name, tensor.to(device))
+        return moved
 
     def on_grid(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """RGB (C2, side, side) and 3D (C3, side, side) float32 maps, and the (side, side) bool object cells.

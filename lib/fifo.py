@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -53,3 +55,12 @@ class FIFOBank:
         self._buffer[places] = kept.to(self._buffer)
         self._next = (self._next + len(kept)) % self.capacity
         self._count = min(self._count + len(kept), self.capacity)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """The rows and where the next one goes."""
+        return {"rows": self.rows, "next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int]) -> None:
+        """Take over what `state_dict` of a bank of this size gave."""
+        self._count, self._next = len(state["rows"]), state["next"]
+        self._buffer[: self._count] = state["rows"].to(self._buffer)

@@ -29,11 +29,13 @@ class MethodSettings:
         head_class: "module:class" of the head they choose; it is imported when a head is made (`lib.head_choice`).
         variants: names of the records that one experiment can write.
         needs_validation: True where the head's `fit` takes the validation split too.
+        trains: True where it trains networks, and `fit` takes a `TrainingSetup` and a checkpoint.
     """
 
     head_class: ClassVar[str]
     variants: ClassVar[tuple[str, ...]]
     needs_validation: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class CFMConfig(MethodSettings):
     """
 
     head_class = "lib.heads.cfm:CFM"
+    trains = True
     variants = tuple(CFM_VARIANTS)
 
     hidden_dim: int | None = None
@@ -245,6 +248,7 @@ class LSFAConfig(AdaptorConfig, PatchCoreConfig):
     """LSFA: the adaptors of `AdaptorConfig`, then the memory banks of `PatchCoreConfig` on what they give."""
 
     head_class = "lib.heads.lsfa:LSFA"
+    trains = True
 
     def __post_init__(self) -> None:
         AdaptorConfig.__post_init__(self)
@@ -275,6 +279,7 @@ class AdaptedConfig(MethodSettings):
     """
 
     head_class = "lib.heads.adapted:AdaptedHead"
+    trains = True
 
     head: MethodSettings
     adaptors: AdaptorConfig | None
@@ -300,6 +305,7 @@ class FusionConfig(MethodSettings):
     """
 
     head_class = "lib.heads.adapted:FusedHead"
+    trains = True
     variants = FUSION_VARIANTS
     needs_validation = True  # the scales of its mean
 

@@ -5,6 +5,7 @@ Letters: Q object cells, h w cells, H W pixels, C channels (C2 RGB, C3 3D).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,10 @@ from torch.nn import functional as F
 
 from lib.features import Features
 from lib.grids import bilinear_resize, gaussian_blur
+from lib.reading import ReadOnAccess
 from lib.sampling import pixel_cells
+
+KEPT_TRAINING_BYTES = 4e9  # of patches that stay in memory from epoch to epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,15 @@ def read_patches(sample: Features, side: int | None = None) -> PatchSet:
     rgb_map, xyz_map, cells = sample.on_grid(sample.rgb_tokens.shape[-1] if side is None else side)
     rgb, xyz = (feature_map[:, cells].T.contiguous() for feature_map in (rgb_map, xyz_map))
     return PatchSet(rgb, xyz, cells, sample.foreground, sample.sample_id)
+
+
+def patches_of(by_category: Mapping[str, Sequence[Features]], grid_side: int | None) -> dict[str, Sequence[PatchSet]]:
+    """Patches of every category's samples, read as training asks for them and kept as far as memory allows."""
+    kept_bytes = KEPT_TRAINING_BYTES / len(by_category)
+    return {
+        category: ReadOnAccess(samples, lambda sample: read_patches(sample, grid_side), kept_bytes)
+        for category, samples in by_category.items()
+    }
 
 
 def to_features(patch_set: PatchSet, sample: Features) -> Features:

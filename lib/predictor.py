@@ -25,10 +25,10 @@ from lib.extractors import Extractor, get_extractor
 from lib.features import Features, Standardizer
 from lib.grids import unpadded
 from lib.heads import build_head
-from lib.heads.state import joined, part_of
+from lib.heads.state import joined, part_of, read_state, write_state
 from lib.methods import MethodSettings
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_SEED, PreparationConfig, prepare_sample
-from lib.stored_heads import from_json, read_state, to_json, write_state
+from lib.stored_heads import from_json, to_json
 
 FORMAT = "predictor 1"
 FRESH = "given"  # stands where a file of the sample would be named

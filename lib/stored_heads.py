@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from lib.errors import InputError
 from lib.heads import build_head
-from lib.heads.state import State
-from lib.runtime import atomic_path
-
-KEY = "head"
+from lib.heads.state import read_state, write_state
 
 
 def save_head(path: Path | str, head: Any, rgb_dim: int, xyz_dim: int) -> None:
@@ -47,24 +40,6 @@ def load_head(path: Path | str, device: str = "cpu") -> Any:
     except Exception as error:
         raise InputError(f"{path} is not a saved head ({error}); give another file, or fit and save again") from error
     return head
-
-
-def write_state(path: Path | str, facts: dict[str, Any], state: State) -> None:
-    """Write tensors and what JSON can say of them as safetensors, whole or not at all."""
-    tensors = {name: value.contiguous() for name, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(facts)})  # one key: safetensors shuffles several
-
-
-def read_state(path: Path | str) -> tuple[dict[str, Any], State]:
-    """Facts and tensors that `write_state` wrote; `InputError` for a file that is missing, damaged or another's."""
-    try:
-        with safe_open(path, "pt") as stored:
-            facts = json.loads(stored.metadata()[KEY])
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except Exception as error:
-        raise InputError(f"{path} is not a saved head ({error}); give another file, or fit and save again") from error
-    return facts, state
 
 
 def to_json(settings: Any) -> Any:

@@ -13,9 +13,10 @@ from lib.coreset import greedy_coreset, project, project_tables
 from lib.errors import InputError
 from lib.grids import bilinear_resize, quantized_blur
 from lib.heads.bank_grid import GridBankConfig, bank_prediction, grid_map, pooled_xyz, read_grid
-from lib.heads.patch_bank import ReadOnAccess, coreset_bank, gathered
+from lib.heads.patch_bank import coreset_bank, gathered
 from lib.methods import PatchCoreConfig
 from lib.patches import dense_map, read_patches
+from lib.reading import ReadOnAccess
 from lib.sampling import table_statistics
 from tests.factories import make_features
 

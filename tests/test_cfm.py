@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from lib.errors import InputError
+from lib.heads import cfm_training
 from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
+from lib.heads.cfm_training import draw
+from lib.heads.mixed_rows import MixedRows, pixel_rows
 from lib.heads.released_cfm import DIRECTIONS
 from lib.losses import cosine_distance, unit_distance
 from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
+from lib.training import CPU_PRESET, TrainingSetup
 from tests.factories import make_features
 
 CASE = np.load(Path(__file__).parent / "cases" / "cfm_case.npz")
@@ -139,8 +145,8 @@ def test_training_is_repeatable_and_learns() -> None:
 @pytest.mark.parametrize("count", [1, 17, NUM_PIXELS - 1, NUM_PIXELS, NUM_PIXELS + 1, None])
 def test_drawn_pixels_are_pairs_of_the_sample_without_repeats(count: int | None) -> None:
     sample = make_features(seed=1)
-    head = CFM(CFMConfig(pixels_per_image=count), *feature_dims(sample))
-    drawn = torch.cat(head._draw(sample, torch.Generator().manual_seed(2)), dim=1)
+    rows = draw(sample, CFMConfig(pixels_per_image=count), torch.Generator().manual_seed(2))
+    drawn = torch.cat([mixed.read() for mixed in pixel_rows([sample], [rows])], dim=1)
     whole = torch.cat(sample.at_pixels(), dim=1)
     assert len(whole) == NUM_PIXELS and len(drawn) == min(count or NUM_PIXELS, NUM_PIXELS)
     distance, source = torch.cdist(drawn, whole, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
@@ -154,15 +160,45 @@ def test_each_step_sees_the_pixels_asked_for(
 ) -> None:
     features = [make_features(seed=s) for s in range(5)]
     head = CFM(CFMConfig(hidden_dim=4, num_epochs=2, batch_size=2, pixels_per_image=count), *feature_dims(features[0]))
-    real, seen = head.losses, []
+    real, seen = cfm_training.MappingStep.backward, []
 
-    def losses(rgb: torch.Tensor, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def backward(self: Any, rgb: MixedRows, xyz: MixedRows) -> torch.Tensor:
         seen.append((len(rgb), len(xyz)))
-        return real(rgb, xyz)
+        return real(self, rgb, xyz)
 
-    monkeypatch.setattr(head, "losses", losses)
+    monkeypatch.setattr(cfm_training.MappingStep, "backward", backward)
     head.fit(features, seed=0)
     assert seen == [(number, number) for number in rows] * 2
+
+
+@pytest.mark.parametrize("chunk", [10_000, 101])
+@pytest.mark.parametrize("count", [5, None])  # fewer pixels than tokens, and many more
+def test_a_step_has_the_gradients_of_the_plain_loss(count: int | None, chunk: int) -> None:
+    features = [make_features(seed=s) for s in range(3)]
+    head = CFM(CFMConfig(hidden_dim=6, pixels_per_image=count), *feature_dims(features[0]))
+    rows = [draw(s, head.config, torch.Generator().manual_seed(5)) for s in features]
+    pairs = [sample.at_pixels(drawn) for sample, drawn in zip(features, rows, strict=True)]
+    read = [torch.cat(tables) for tables in zip(*pairs, strict=True)]
+    networks = torch.nn.ModuleDict({name: getattr(head, name) for name in REFERENCE_NAMES})
+    plain = head.losses(*read)
+    sum(plain).backward()
+    expected = [parameter.grad.clone() for parameter in networks.parameters()]
+    networks.zero_grad()
+    setup = TrainingSetup(preset=replace(CPU_PRESET, pixels_per_chunk=chunk))
+    found = cfm_training.MappingStep(networks, setup).backward(*pixel_rows(features, rows))
+    torch.testing.assert_close(found, torch.stack(plain).detach())
+    for ours, theirs in zip((p.grad for p in networks.parameters()), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_of_mixtures_is_the_mixture_of_the_layer() -> None:
+    sample, layer = make_features(seed=1), torch.nn.Linear(3, 11)
+    rgb, _ = pixel_rows([sample, make_features(seed=2)], [None, None])
+    through = rgb.through(layer)
+    assert len(through.table) == 2 * 49 and len(through) == 2 * NUM_PIXELS
+    torch.testing.assert_close(through.read(), layer(rgb.read()))
+    few, _ = pixel_rows([sample], [torch.arange(7)])
+    assert len(few.through(layer).table) == 7 and torch.equal(few.through(layer).read(), layer(few.read()))
 
 
 def test_every_pixel_in_any_order_gives_the_same_loss() -> None:

@@ -27,7 +27,7 @@ FLOORS = {
         "datasets", "parallel", "seeding",
     ),
     1: (
-        "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
+        "reading", "training", "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
         "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
     ),
     2: (

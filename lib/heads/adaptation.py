@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from sklearn.cluster import KMeans
@@ -25,6 +26,7 @@ from lib.patches import PatchSet
 from lib.seeding import torch_seed
 
 KMEANS_ROUNDS = 10  # [ours]
+BANK_NAMES = ("rgb_local", "rgb_global", "xyz_local", "xyz_global")
 
 
 class Adaptors(nn.Module):
@@ -94,6 +96,15 @@ class Banks:
         """True when LC and GC count at a step (counted from 0)."""
         filled = self.rgb_local.is_full if self.config.ifc_full_bank else len(self.rgb_local.rows) > 0
         return step >= self.config.ifc_from_step and filled
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of all four."""
+        return {name: getattr(self, name).state_dict() for name in BANK_NAMES}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for name in BANK_NAMES:
+            getattr(self, name).load_state_dict(state[name])
 
     def push(self, sample: Adapted) -> None:
         """Put a sample's patches and instance vectors in."""

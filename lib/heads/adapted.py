@@ -9,11 +9,20 @@ from lib.errors import InputError
 from lib.features import Features, Standardizer
 from lib.heads import Prediction, build_head
 from lib.heads.adaptation import Adaptors
+from lib.heads.checkpoints import Checkpoint
 from lib.heads.lsfa import fit_adaptors
 from lib.heads.score_fusion import Standardization, average
 from lib.heads.state import State, joined, part_of
-from lib.methods import FUSION_VARIANTS, AdaptedConfig, FusionConfig
+from lib.methods import FUSION_VARIANTS, AdaptedConfig, FusionConfig, MethodSettings
 from lib.patches import read_patches, to_features
+from lib.training import DEFAULT_SETUP, TrainingSetup
+
+
+def how_to_train(
+    config: MethodSettings, setup: TrainingSetup, checkpoint: Checkpoint | None, name: str
+) -> dict[str, Any]:
+    """What the `fit` of an inner head takes of how to train; nothing where it is not trained."""
+    return {"setup": setup, "checkpoint": checkpoint and checkpoint.part(name)} if config.trains else {}
 
 
 class AdaptedHead:
@@ -38,21 +47,26 @@ class AdaptedHead:
         seed: int,
         progress: bool = False,
         all_categories: Mapping[str, Sequence[Features]] | None = None,
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
     ) -> dict[str, list[float]]:
         """Histories of the adaptors and of the head.
 
         Args:
-            features, seed, progress, all_categories: as for `lib.heads.lsfa.LSFA.fit`.
+            features, seed, progress, all_categories, setup, checkpoint: as for `lib.heads.lsfa.LSFA.fit`.
         """
         history: dict[str, list[float]] = {}
         if self.config.adaptors is not None:
             self.adaptors, history = fit_adaptors(
-                self.config.adaptors, features, seed, self.device, progress, all_categories
-            )
+                self.config.adaptors, features, seed, self.device, progress, all_categories, setup,
+                checkpoint and checkpoint.part("adaptors"),
+            )  # fmt: skip
         self.standardizer = None
         read = [self.adapted(sample) for sample in features]
         self.standardizer = Standardizer.fit(read)
-        return history | self.head.fit([self.standardizer.apply(sample) for sample in read], seed, progress)
+        standardized = [self.standardizer.apply(sample) for sample in read]
+        how = how_to_train(self.config.head, setup, checkpoint, "head")
+        return history | self.head.fit(standardized, seed, progress, **how)
 
     def adapted(self, sample: Features) -> Features:
         """The sample with adapted features, standardized once the training set's statistics are known [ours]."""
@@ -98,19 +112,22 @@ class FusedHead:
         seed: int,
         progress: bool = False,
         validation: Sequence[Features] = (),
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
         **further: Any,
     ) -> dict[str, list[float]]:
         """Histories of both.
 
         Args:
-            features, seed, progress: as for every head.
+            features, seed, progress, setup, checkpoint: as for every head that is trained.
             validation: normal samples that set the scales of the mean.
             **further: what the memory banks' `fit` takes beside these.
         """
         if not validation:
             raise InputError("fusion of CFM and memory banks: no validation samples; they set the scales of its mean")
-        history = self.banks.fit(features, seed, progress, validation, **further)
-        history = history | self.cfm.fit(features, seed, progress)
+        how = {name: how_to_train(getattr(self.config, name), setup, checkpoint, name) for name in ("banks", "cfm")}
+        history = self.banks.fit(features, seed, progress, validation, **further, **how["banks"])
+        history = history | self.cfm.fit(features, seed, progress, **how["cfm"])
         found = [self._parts(sample) for sample in validation]
         foregrounds = [sample.foreground for sample in validation]
         self._standardizations = {

@@ -12,19 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from lib.config import check_choice, check_not_negative, check_positive
 from lib.errors import InputError
 from lib.features import Features
 from lib.grids import bilinear_resize
 from lib.heads import Prediction
+from lib.heads.checkpoints import Checkpoint, Curves, Draws
+from lib.heads.epochs import Epochs
 from lib.heads.flow import Flow, Student, position_encoding, token_map
 from lib.heads.state import State, joined, part_of
 from lib.methods import MethodSettings
 from lib.patches import enlarged_mask, touched_cells
+from lib.training import DEFAULT_SETUP, TrainingSetup, take_step
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class ASTConfig(MethodSettings):
     """
 
     head_class = "lib.heads.ast:AST"
+    trains = True
     variants = ("max", "mean")
 
     inputs: str = "both"
@@ -112,13 +115,22 @@ class AST:
         )
         self.teacher, self.student = flow.to(self.device).eval(), student.to(self.device).eval()
 
-    def fit(self, features: Sequence[Features], seed: int, progress: bool = False) -> dict[str, list[float]]:
+    def fit(
+        self,
+        features: Sequence[Features],
+        seed: int,
+        progress: bool = False,
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
+    ) -> dict[str, list[float]]:
         """Curves of training the teacher and then the student: mean loss of each epoch.
 
         Args:
             features: normal training samples.
             seed: of the networks and of the order of samples.
             progress: show a bar over epochs.
+            setup: how it is computed; half precision stays with the student, because the flow multiplies exponentials.
+            checkpoint: where the states of both trainings are kept.
 
         Returns:
             "teacher": negative log-likelihood for each channel, without its constant; "student": squared error.
@@ -133,13 +145,16 @@ class AST:
         def likelihood(rows: Tensor) -> Tensor:
             return self._likelihood(maps[rows], masks[rows])
 
-        teacher = self._train(self.teacher, likelihood, len(maps), generator, progress)
-        targets = torch.cat([self._targets(batch) for batch in maps.split(self.config.batch_size)])
-
         def imitation(rows: Tensor) -> Tensor:
-            return self._imitation(maps[rows], targets[rows], masks[rows])
+            with setup.autocast(self.device):
+                return self._imitation(maps[rows], targets[rows], masks[rows])
 
-        student = self._train(self.student, imitation, len(maps), generator, progress)
+        with setup.products():
+            unscaled = DEFAULT_SETUP.scaler(self.device)
+            teacher = self._train("teacher", likelihood, len(maps), generator, unscaled, progress, checkpoint)
+            targets = torch.cat([self._targets(batch) for batch in maps.split(self.config.batch_size)])
+            scaler = setup.scaler(self.device)
+            student = self._train("student", imitation, len(maps), generator, scaler, progress, checkpoint)
         return {"teacher": teacher, "student": student}
 
     def read(self, sample: Features) -> tuple[Tensor, Tensor]:
@@ -165,34 +180,41 @@ class AST:
 
     def _train(
         self,
-        network: nn.Module,
+        name: str,
         loss_of: Callable[[Tensor], Tensor],
         num_samples: int,
         generator: torch.Generator,
+        scaler: torch.amp.GradScaler,
         progress: bool,
+        checkpoint: Checkpoint | None,
     ) -> list[float]:
-        """Mean loss of each epoch of training one network with Adam."""
-        config, name = self.config, "teacher" if network is self.teacher else "student"
+        """Mean loss of each epoch of training one network, "teacher" or "student", with Adam."""
+        config, network = self.config, getattr(self, name)
         optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        curve: list[float] = []
+        curves = Curves({name: []})
+        parts = {
+            "network": network, "optimizer": optimizer, "draws": Draws(generator), "curves": curves, "scaler": scaler,
+        }  # fmt: skip
+        num_epochs = getattr(config, f"{name}_epochs")
+        kept = checkpoint and checkpoint.part(name)
+        epochs = Epochs(f"AST {name} epochs", num_epochs, parts, kept, progress)
         network.train()
-        bar = tqdm(range(getattr(config, f"{name}_epochs")), desc=f"AST {name} epochs", disable=not progress)
-        for _ in bar:
+        for epoch in epochs:
             losses = []
             for rows in full_batches(num_samples, config.batch_size, generator):
                 loss = loss_of(rows.to(self.device))
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
-                    raise InputError(
-                        f"AST: the {name}'s loss is not finite in epoch {len(curve) + 1}; lower learning_rate"
-                    )
+                    raise InputError(f"AST: the {name}'s loss is not finite in epoch {epoch + 1}; lower learning_rate")
                 optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            curve.append(sum(losses) / len(losses))
-            bar.set_postfix(loss=f"{curve[-1]:.3f}")
+                scaler.scale(loss).backward()
+                take_step(scaler, optimizer)
+            curves[name].append(sum(losses) / len(losses))
+            epochs.show(curves)
+        if kept and epochs.done < num_epochs:
+            kept.save(num_epochs, parts)  # the next network starts where this one's draws ended
         network.eval()
-        return curve
+        return curves[name]
 
     def _condition(self, maps: Tensor) -> Tensor:
         """(B, P, h, w) float32 position encoding."""
@@ -215,7 +237,7 @@ class AST:
 
     def _differences(self, maps: Tensor, targets: Tensor) -> Tensor:
         """(B, h, w) float32 squared difference of student and teacher, mean over channels."""
-        return (self.student(maps, self._condition(maps)) - targets).square().mean(dim=1)
+        return (self.student(maps, self._condition(maps)).float() - targets).square().mean(dim=1)
 
     @torch.no_grad()
     def predict(self, sample: Features, variants: Sequence[str] = variants) -> dict[str, Prediction]:

@@ -18,9 +18,10 @@ from lib.features import Features
 from lib.heads import Prediction
 from lib.heads.bank_grid import GridBankConfig, bank_prediction, read_grid
 from lib.heads.memory_bank import joint_rows
-from lib.heads.patch_bank import ReadOnAccess, coreset_bank
+from lib.heads.patch_bank import coreset_bank
 from lib.heads.state import State, joined, part_of
 from lib.patches import PatchSet
+from lib.reading import ReadOnAccess
 
 BTF_VARIANTS = ("both", "rgb", "xyz")
 

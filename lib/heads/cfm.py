@@ -5,38 +5,24 @@ Letters: N foreground pixels, C channels, H W pixels. "2d" is the RGB side, "3d"
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from lib.features import Features
 from lib.grids import box_blur, gaussian_blur
 from lib.heads import Prediction
+from lib.heads.cfm_training import MappingMLP, train_mappings
+from lib.heads.checkpoints import Checkpoint
+from lib.heads.mixed_rows import pixel_rows
 from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
 from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
+from lib.training import DEFAULT_SETUP, TrainingSetup
 
 DIRECTIONS = ("rgb_to_xyz", "xyz_to_rgb")
 PIXELS_PER_CHUNK = 4096  # rows whose hidden activations stay in the processor's cache
-
-
-class MappingMLP(nn.Module):
-    """Three linear layers with GELU between them (CFM sec. 3.2): features of one modality to the other's."""
-
-    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int | None = None) -> None:
-        super().__init__()
-        hidden_dim = hidden_dim or (in_dim + out_dim) // 2
-        self.input = nn.Linear(in_dim, hidden_dim)
-        self.projection = nn.Linear(hidden_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, out_dim)
-        self.activation = nn.GELU()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Predicted features (..., out_dim) float32 from features (..., in_dim) float32."""
-        hidden = self.activation(self.input(features))
-        return self.output(self.activation(self.projection(hidden)))
 
 
 def aggregate(psi_2d: Tensor, psi_3d: Tensor, aggregation: str) -> Tensor:
@@ -113,68 +99,28 @@ class CFM:
         """
         return cosine_distance(self.rgb_to_xyz(rgb), xyz).mean(), cosine_distance(self.xyz_to_rgb(xyz), rgb).mean()
 
-    def fit(self, features: Sequence[Features], seed: int, progress: bool = False) -> dict[str, list[float]]:
+    def fit(
+        self,
+        features: Sequence[Features],
+        seed: int,
+        progress: bool = False,
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
+    ) -> dict[str, list[float]]:
         """Loss curves of training both networks jointly with Adam; the networks are initialized anew.
 
         Args:
             features: normal training samples.
             seed: of the initialization, the order of images and the pixels drawn.
             progress: show a bar over epochs.
+            setup: how it is computed.
+            checkpoint: where the training's state is kept.
 
         Returns:
             "rgb_to_xyz" and "xyz_to_rgb": mean loss of each epoch.
         """
-        generator = torch.Generator().manual_seed(seed)
-        self._initialize(generator)
-        parameters = [*self.rgb_to_xyz.parameters(), *self.xyz_to_rgb.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=self.config.learning_rate)
-        steps_per_epoch = -(-len(features) // self.config.batch_size)
-        scheduler = self._scheduler(optimizer, self.config.num_epochs * steps_per_epoch)
-        history: dict[str, list[float]] = {"rgb_to_xyz": [], "xyz_to_rgb": []}
-        bar = tqdm(range(self.config.num_epochs), desc="CFM epochs", disable=not progress)
-        for _ in bar:
-            sums = torch.zeros(2)
-            for rgb, xyz in self._batches(features, generator):
-                losses = self.losses(rgb.to(self.device), xyz.to(self.device))
-                optimizer.zero_grad()
-                (losses[0] + losses[1]).backward()
-                optimizer.step()
-                scheduler.step()
-                sums += torch.stack(losses).detach().cpu()
-            for name, mean in zip(history, (sums / steps_per_epoch).tolist(), strict=True):
-                history[name].append(mean)
-            bar.set_postfix({name: f"{curve[-1]:.3f}" for name, curve in history.items()})
-        return history
-
-    def _initialize(self, generator: torch.Generator) -> None:
-        """Fresh weights by PyTorch's own rule for linear layers, drawn from `generator`."""
-        for module in (*self.rgb_to_xyz.modules(), *self.xyz_to_rgb.modules()):
-            if isinstance(module, nn.Linear):
-                bound = module.in_features**-0.5
-                for parameter in (module.weight, module.bias):
-                    drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-                    parameter.data.copy_(drawn)
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-        if self.config.schedule == "one_cycle":
-            return torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.config.learning_rate, total_steps=num_steps, cycle_momentum=False
-            )
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
-
-    def _batches(self, features: Sequence[Features], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Foreground pixel pairs of one epoch, `batch_size` shuffled images at a time, pooled over the batch."""
-        order = torch.randperm(len(features), generator=generator).tolist()
-        for start in range(0, len(order), self.config.batch_size):
-            pairs = [self._draw(features[i], generator) for i in order[start : start + self.config.batch_size]]
-            yield torch.cat([rgb for rgb, _ in pairs]), torch.cat([xyz for _, xyz in pairs])
-
-    def _draw(self, sample: Features, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        num_pixels = len(sample.pixel_index)
-        wanted = self.config.pixels_per_image
-        if wanted is None or wanted >= num_pixels:
-            return sample.at_pixels()
-        return sample.at_pixels(torch.randperm(num_pixels, generator=generator)[:wanted])
+        networks = self.rgb_to_xyz, self.xyz_to_rgb
+        return train_mappings(self.config, *networks, features, seed, progress, setup, checkpoint)
 
     @torch.inference_mode()
     def discrepancies(self, sample: Features) -> tuple[Tensor, Tensor]:
@@ -186,13 +132,17 @@ class CFM:
         Returns:
             psi_2d, psi_3d: (H, W) float32 in [0, 2], zero off the object.
         """
-        psi = torch.zeros(2, sample.foreground.numel())
-        for rows in torch.arange(len(sample.pixel_index)).split(PIXELS_PER_CHUNK):
-            rgb, xyz = (pair.to(self.device) for pair in sample.at_pixels(rows))
-            pixels = sample.pixel_index[rows]
-            psi[0, pixels] = unit_distance(self.xyz_to_rgb(xyz), rgb).cpu()
-            psi[1, pixels] = unit_distance(self.rgb_to_xyz(rgb), xyz).cpu()
-        psi_2d, psi_3d = psi.view(2, *sample.foreground.shape)
+        sample = sample.to(self.device)
+        rgb, xyz = pixel_rows([sample], [None])
+        psi = torch.zeros(2, sample.foreground.numel(), device=self.device)
+        hidden_2d, hidden_3d = rgb.through(self.rgb_to_xyz.input), xyz.through(self.xyz_to_rgb.input)
+        at_a_time = PIXELS_PER_CHUNK if self.device.type == "cpu" else len(rgb)
+        for start in range(0, len(rgb), at_a_time):
+            part = slice(start, start + at_a_time)
+            pixels = sample.pixel_index[part]
+            psi[0, pixels] = unit_distance(self.xyz_to_rgb.after_input(hidden_3d.read(part)), rgb.read(part))
+            psi[1, pixels] = unit_distance(self.rgb_to_xyz.after_input(hidden_2d.read(part)), xyz.read(part))
+        psi_2d, psi_3d = psi.cpu().view(2, *sample.foreground.shape)
         return psi_2d, psi_3d
 
     def predict(self, sample: Features, variants: Sequence[str] = ("product",)) -> dict[str, Prediction]:

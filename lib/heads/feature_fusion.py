@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from lib.config import check_choice, check_not_negative, check_positive
 from lib.errors import InputError
 from lib.heads.adaptor_training import make_optimizer, shuffled_batches, warmup_cosine
+from lib.heads.checkpoints import Checkpoint, Curves, Draws
+from lib.heads.epochs import Epochs
 from lib.losses import crossmodal_contrast
 from lib.patches import PatchSet
 from lib.seeding import torch_seed
+from lib.training import DEFAULT_SETUP, TrainingSetup, take_step
 
 
 @dataclass(frozen=True)
@@ -106,53 +108,69 @@ def train_fusion(
     seed: int,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    setup: TrainingSetup = DEFAULT_SETUP,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[FeatureFusion, dict[str, list[float]]]:
     """Fusion networks trained on normal samples, and their history: "uff" = mean contrastive loss of each epoch.
 
     Args:
         config: settings.
-        patch_sets: training samples by category, both modalities on one grid.
+        patch_sets: training samples by category, both modalities on one grid; each is read once an epoch.
         seed: of the first weights, the order of samples and the patches drawn.
         device: where to train.
         progress: show a bar over epochs.
+        setup: how it is computed: the two MLPs in its precision, the contrast in float32.
+        checkpoint: where the training's state is kept.
 
     Raises:
         InputError: a loss is not finite.
     """
-    samples = [(category, patch_set) for category in sorted(patch_sets) for patch_set in patch_sets[category]]
-    dims = samples[0][1].rgb.shape[1], samples[0][1].xyz.shape[1]
-    fusion = FeatureFusion(config, *dims, seed).to(device)
+    samples = [(category, index) for category in sorted(patch_sets) for index in range(len(patch_sets[category]))]
+    first = patch_sets[samples[0][0]][0]
+    fusion = FeatureFusion(config, first.rgb.shape[1], first.xyz.shape[1], seed).to(device)
     optimizer = make_optimizer(fusion, config)
     steps = -(-len(samples) // config.batch_size)
     scheduler = warmup_cosine(optimizer, config, steps_per_epoch=-(-steps // config.accumulate))
     generator = torch.Generator().manual_seed(seed)
-    curve: list[float] = []
-    bar = tqdm(range(config.num_epochs), desc="UFF epochs", disable=not progress)
-    for _ in bar:
-        losses = []
-        for number, batch in enumerate(shuffled_batches(samples, config.batch_size, generator), start=1):
-            loss = batch_loss(fusion, [patch_set for _, patch_set in batch], config, generator)
-            losses.append(float(loss.detach()))
-            if not torch.isfinite(loss):
-                raise InputError(f"UFF: the loss is not finite in epoch {len(curve) + 1}; lower learning_rate")
-            (loss / config.accumulate).backward()
-            if number % config.accumulate == 0 or number == steps:
-                optimizer.step()
-                optimizer.zero_grad()
-                scheduler.step()
-        curve.append(sum(losses) / len(losses))
-        bar.set_postfix(loss=f"{curve[-1]:.3f}")
-    return fusion.eval(), {"uff": curve}
+    scaler = setup.scaler(torch.device(device))
+    curves = Curves(uff=[])
+    parts = {
+        "fusion": fusion, "optimizer": optimizer, "scheduler": scheduler, "draws": Draws(generator),
+        "curves": curves, "scaler": scaler,
+    }  # fmt: skip
+    epochs = Epochs("UFF epochs", config.num_epochs, parts, checkpoint, progress)
+    with setup.products():
+        for epoch in epochs:
+            losses = []
+            for number, batch in enumerate(shuffled_batches(samples, config.batch_size, generator), start=1):
+                read = [patch_sets[category][index] for category, index in batch]
+                loss = batch_loss(fusion, read, config, generator, setup)
+                losses.append(float(loss.detach()))
+                if not torch.isfinite(loss):
+                    raise InputError(f"UFF: the loss is not finite in epoch {epoch + 1}; lower learning_rate")
+                scaler.scale(loss / config.accumulate).backward()
+                if number % config.accumulate == 0 or number == steps:
+                    take_step(scaler, optimizer, scheduler)
+                    optimizer.zero_grad()
+            curves["uff"].append(sum(losses) / len(losses))
+            epochs.show(curves)
+    return fusion.eval(), dict(curves)
 
 
 def batch_loss(
-    fusion: FeatureFusion, batch: Sequence[PatchSet], config: UFFConfig, generator: torch.Generator
+    fusion: FeatureFusion,
+    batch: Sequence[PatchSet],
+    config: UFFConfig,
+    generator: torch.Generator,
+    setup: TrainingSetup = DEFAULT_SETUP,
 ) -> Tensor:
     """Contrast of all patches of a batch: those of one cell together, every other pair apart (M3DM eq. 5)."""
     device = fusion.rgb_projection.weight.device
     pairs = [drawn_pairs(patch_set, config, generator) for patch_set in batch]
     rgb, xyz = (torch.cat(tables).to(device) for tables in zip(*pairs, strict=True))
-    return crossmodal_contrast(*fusion(rgb, xyz), config.temperature, softmax="rows")
+    with setup.autocast(torch.device(device)):
+        projected = fusion(rgb, xyz)
+    return crossmodal_contrast(*(rows.float() for rows in projected), config.temperature, softmax="rows")
 
 
 def drawn_pairs(patch_set: PatchSet, config: UFFConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,13 @@ from lib.features import Features
 from lib.heads import Prediction
 from lib.heads.adaptation import Adaptors
 from lib.heads.adaptor_training import train_adaptors
+from lib.heads.checkpoints import Checkpoint
 from lib.heads.memory_bank import PatchCore
-from lib.heads.patch_bank import ReadOnAccess
 from lib.heads.state import State, joined, part_of
 from lib.methods import PATCHCORE_VARIANTS, AdaptorConfig, LSFAConfig
-from lib.patches import PatchSet, read_patches
+from lib.patches import PatchSet, patches_of, read_patches
+from lib.reading import ReadOnAccess
+from lib.training import DEFAULT_SETUP, TrainingSetup
 
 OWN = "own"  # name of the category where adaptors are trained on it alone
 
@@ -30,11 +32,13 @@ def fit_adaptors(
     device: str,
     progress: bool,
     all_categories: Mapping[str, Sequence[Features]] | None,
+    setup: TrainingSetup = DEFAULT_SETUP,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Adaptors, dict[str, list[float]]]:
     """Adaptors and their history, trained on a category or on all of them as `config.scope` says.
 
     Args:
-        config, seed, device, progress: as for `lib.heads.adaptor_training.train_adaptors`.
+        config, seed, device, progress, setup, checkpoint: as for `lib.heads.adaptor_training.train_adaptors`.
         features: normal training samples of the category.
         all_categories: those of every category by name, needed for scope "all" and for it alone.
 
@@ -46,11 +50,8 @@ def fit_adaptors(
     if (config.scope == "all") != (all_categories is not None):
         raise InputError(f"LSFA: scope is {config.scope!r}; give all_categories for scope 'all' and for it alone")
     by_category = {OWN: features} if all_categories is None else all_categories
-    patch_sets = {
-        category: [read_patches(sample, config.grid_side) for sample in samples]
-        for category, samples in by_category.items()
-    }
-    return train_adaptors(config, patch_sets, seed, device, progress)
+    patch_sets = patches_of(by_category, config.grid_side)
+    return train_adaptors(config, patch_sets, seed, device, progress, setup, checkpoint)
 
 
 class LSFA:
@@ -71,6 +72,8 @@ class LSFA:
         progress: bool = False,
         validation: Sequence[Features] = (),
         all_categories: Mapping[str, Sequence[Features]] | None = None,
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
     ) -> dict[str, list[float]]:
         """History of the adaptors' training; they are initialized anew, and the banks filled with adapted patches.
 
@@ -80,8 +83,12 @@ class LSFA:
             progress: show a bar over epochs.
             validation: normal samples that set the scales of the averages.
             all_categories: training samples of every category by name, for scope "all".
+            setup: how the adaptors' training is computed.
+            checkpoint: where its state is kept.
         """
-        self.adaptors, history = fit_adaptors(self.config, features, seed, self.device, progress, all_categories)
+        self.adaptors, history = fit_adaptors(
+            self.config, features, seed, self.device, progress, all_categories, setup, checkpoint
+        )
         train, held_out = (ReadOnAccess(samples, self.adapted) for samples in (features, validation))
         self.memory.fit_patches(train, seed, progress, held_out)
         return history

@@ -16,14 +16,17 @@ from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
 from lib.heads.bank_grid import GridBankConfig, bank_prediction, read_grid
+from lib.heads.checkpoints import Checkpoint
 from lib.heads.feature_fusion import FeatureFusion, UFFConfig, train_fusion
-from lib.heads.patch_bank import ReadOnAccess, coreset_bank, coreset_size
+from lib.heads.patch_bank import coreset_bank, coreset_size
 from lib.heads.score_fusion import OneClassFusion
 from lib.heads.state import State, joined, part_of
 from lib.instances import LSFA_DEMO
 from lib.methods import AdaptedConfig
-from lib.patches import PatchSet, read_patches
+from lib.patches import PatchSet, patches_of
+from lib.reading import ReadOnAccess
 from lib.sampling import table_statistics
+from lib.training import DEFAULT_SETUP, TrainingSetup
 
 BANKS = ("rgb", "xyz", "fused")
 M3DM_VARIANTS = (*BANKS, "double", "triple")
@@ -51,6 +54,7 @@ class M3DMConfig(GridBankConfig):
     """
 
     head_class = "lib.heads.m3dm:M3DM"
+    trains = True
     variants = M3DM_VARIANTS
 
     rgb_side: int | None = 28
@@ -111,6 +115,8 @@ class M3DM:
         seed: int,
         progress: bool = False,
         all_categories: Mapping[str, Sequence[Features]] | None = None,
+        setup: TrainingSetup = DEFAULT_SETUP,
+        checkpoint: Checkpoint | None = None,
     ) -> dict[str, list[float]]:
         """History of the fusion networks; then the banks are filled and the SVMs fitted.
 
@@ -119,17 +125,16 @@ class M3DM:
             seed: of the fusion networks' training and the banks' projections.
             progress: show bars over epochs and selections.
             all_categories: training samples of every category by name, for the fusion networks of scope "all".
+            setup: how the fusion networks' training is computed.
+            checkpoint: where its state is kept.
         """
         if not features:
             raise InputError("M3DM: no training features; check that the category has training samples")
         if (self.config.scope == "all") != (all_categories is not None):
             raise InputError(f"M3DM: scope is {self.config.scope!r}; give all_categories for scope 'all' and it alone")
         learned_from = {"own": features} if all_categories is None else all_categories
-        patch_sets = {
-            name: [read_patches(sample, self.config.grid_side) for sample in samples]
-            for name, samples in learned_from.items()
-        }
-        self.fusion, history = train_fusion(self.config.uff, patch_sets, seed, self.device, progress)
+        patch_sets = patches_of(learned_from, self.config.grid_side)
+        self.fusion, history = train_fusion(self.config.uff, patch_sets, seed, self.device, progress, setup, checkpoint)
         self.statistics = dict.fromkeys(BANKS, AS_IT_IS)
         self.statistics = self._statistics(self._tables(features))
         self._fill_banks(self._tables(features), seed, progress)

@@ -15,11 +15,12 @@ from lib.config import check_choice
 from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
-from lib.heads.patch_bank import ReadOnAccess, coreset_bank, patch_score
+from lib.heads.patch_bank import coreset_bank, patch_score
 from lib.heads.score_fusion import OneClassFusion, Standardization, average
 from lib.heads.state import State, joined, part_of
 from lib.methods import MODALITIES, PATCHCORE_VARIANTS, NearestNeighborConfig, PatchCoreConfig
 from lib.patches import PatchSet, dense_map, read_patches
+from lib.reading import ReadOnAccess
 
 HELD_OUT_STEP = 8  # of the training samples that set the scales of the late fusion
 SINGLES = ("rgb", "xyz")

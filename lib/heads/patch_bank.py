@@ -5,8 +5,7 @@ Letters: M bank rows, Q query patches, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,37 +13,6 @@ from torch import Tensor
 from lib.bank_search import k_nearest_rows, nearest_rows
 from lib.coreset import greedy_coreset, project_tables
 from lib.methods import PatchCoreConfig
-
-KEPT_BYTES = 200e6  # of a bank's patches: all of them in the demo, a few samples of a large category
-
-
-class ReadOnAccess(Sequence):
-    """What a function gives for each sample, read when it is asked for: a dataset's patches need little memory.
-
-    Args:
-        samples: anything the function takes.
-        read: sample to patches, a tensor or a `PatchSet`; the same at each call.
-        kept_bytes: patches kept for the next access, those of the first samples; the others are read anew.
-    """
-
-    def __init__(self, samples: Sequence[Any], read: Callable[[Any], Any], kept_bytes: float = KEPT_BYTES) -> None:
-        self.samples, self.read, self.free_bytes = samples, read, kept_bytes
-        self.kept: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        if index in self.kept:
-            return self.kept[index]
-        table = self.read(self.samples[index])
-        if table.nbytes <= self.free_bytes:
-            self.kept[index] = table
-            self.free_bytes -= table.nbytes
-        return table
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
 
 
 def coreset_size(num_rows: int, fraction: float) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lib.heads.checkpoints import Curves
 from lib.losses import effective_rank
 from lib.patches import PatchSet
 
@@ -38,8 +39,8 @@ class CollapseWatch:
 
     def __init__(self, adapt: Callable[[PatchSet], PatchSet], patch_sets: Sequence[PatchSet]) -> None:
         self._adapt = adapt
-        self._probes = patch_sets[:: -(-len(patch_sets) // PROBES)]
-        self.history: dict[str, list[float]] = {}
+        self._probes = [patch_sets[index] for index in range(0, len(patch_sets), -(-len(patch_sets) // PROBES))]
+        self.history = Curves()
         self.look()
 
     def look(self) -> None:
