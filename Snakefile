@@ -138,7 +138,10 @@ for spec in BASIC:
         log: f"{LOGS}/{spec.name}-{{category}}-s{{seed}}.log",
         params:
             method=spec.name,
-            settings=str([spec.config, spec.ablation, spec.standardize, PROFILE.threads, PROFILE.device]),
+            settings=str([
+                spec.config, spec.ablation, spec.standardize, spec.shots, spec.draw, spec.recompute,
+                PROFILE.threads, PROFILE.device, PROFILE.precision,
+            ]),
         threads: PROFILE.threads
         priority: 1 if spec.name == "nearest_neighbor" else 0  # the longest first, so that cores end together
         shell:

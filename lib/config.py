@@ -16,6 +16,8 @@ from lib.errors import InputError
 
 EXTRACTOR_MODES = ("eval", "released")
 WEIGHT_SOURCES = ("registry", "random")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")  # of a training: see `lib.training.TrainingSetup`
+MEMORY_PRESETS_GB = (8, 16, 24)  # of a GPU: see `lib.training.GPU_PRESETS`
 TRANSFORMER = ("num_blocks", "weights")
 RGB_EXTRACTORS = {  # by name, the settings of an `ExtractorSpec` that it heeds
     "handcrafted": (),

@@ -30,14 +30,24 @@ from lib.feature_store import (
     lock_path,
 )
 from lib.features import Features
-from lib.head_choice import further_training_data, head_modules, make_head, method_features, trains_on_all
+from lib.head_choice import (
+    further_training_data,
+    head_modules,
+    make_head,
+    method_features,
+    training_features,
+    training_setup,
+    trains_on_all,
+)
 from lib.heads import Prediction
+from lib.heads.checkpoints import Checkpoint
 from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import evaluate, evaluate_by_defect
 from lib.profiles import MethodSpec, Profile
 from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
 from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
+from lib.training import choose_precision
 
 PEAK_MEMORY_UNITS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
 
@@ -120,6 +130,10 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "standardize": spec.standardize,
         "preparation": settings["preparation"],
     }
+    if spec.shots is not None:
+        config["shots"] = {"number": spec.shots, "draw": spec.draw}
+    if spec.recompute:
+        config["recompute"] = True
     if trains_on_all(spec.config):
         config["trained_on"] = list(profile.categories)
         data = {name: data_fingerprint(ensure_data(profile, name), name) for name in profile.categories}
@@ -131,6 +145,8 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         "versions": {**settings["versions"], "scikit-learn": package_versions()["scikit-learn"]},
         "code": code_fingerprint(("lib.experiment", *head_modules(spec.config)), project_root()),
     }
+    if spec.config.trains and (precision := choose_precision(profile.precision, profile.device)) != "float32":
+        inputs["precision"] = precision
     return {"config": config, "inputs": inputs}
 
 
@@ -167,9 +183,12 @@ def compute(
 ) -> dict[str, dict[str, Any]]:
     """Train, predict, measure and store; see `run`."""
     torch.set_num_threads(profile.threads)
-    train = method_features(profile, spec, category, "train", progress)
-    further = further_training_data(profile, spec, category, progress)
-    test = method_features(profile, spec, category, "test", progress)
+    train = training_features(profile, spec, category, progress, seed)
+    further = further_training_data(profile, spec, category, progress, seed)
+    test = method_features(profile, spec, category, "test", progress, seed)
+    checkpoint = Checkpoint(checkpoint_folder(profile, spec.name, category, seed), {**identity, "seed": seed})
+    if spec.config.trains:
+        further |= {"setup": training_setup(profile), "checkpoint": checkpoint}
     started = time.perf_counter()
     head = make_head(spec.config, train[0], profile.device)
     history = head.fit(train, seed, progress, **further)
@@ -190,7 +209,13 @@ def compute(
         write_record(record_path(profile.work_dir / "records", spec.name, category, variant, seed), record)
     if keeps_maps(spec, seed):
         save_maps(maps_file, predictions)
+    checkpoint.remove()
     return records
+
+
+def checkpoint_folder(profile: Profile, method: str, category: str, seed: int) -> Path:
+    """Folder of the states of one experiment's trainings while they are under way."""
+    return profile.work_dir / "checkpoints" / method / f"{category}-s{seed}"
 
 
 def measure(test: Sequence[Features], predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -22,11 +22,14 @@ from lib.extractors import extractor_settings, get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
 from lib.prepared_copy import check_preparation
 from lib.profiles import Profile, data_root
+from lib.reading import ReadOnAccess
 from lib.runtime import atomic_path, package_versions
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
 
 PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED", "PREPARATION_EYECANDIES")
+KEPT_FEATURE_BYTES = 4e9  # of one split: about 500 samples at the papers' sizes
+BYTES_PER_STORED_BYTE = 2.2  # tokens are float16 in files and float32 in memory
 COMPUTING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy")  # results may change with their versions
 
 
@@ -208,26 +211,75 @@ def category_features(
     spec: ExtractorSpec | None = None,
     progress: bool = False,
     standardize: bool | None = None,
-) -> list[Features]:
+    chosen: Sequence[int] | None = None,
+    kept_bytes: float = KEPT_FEATURE_BYTES,
+) -> Sequence[Features]:
     """Features of every sample of a split in file order, standardized on the training foreground if so set.
 
     Args:
         profile, category, spec, progress: as for `extract_features`.
         split: "train", "validation" or "test".
         standardize: whether to; as the profile says unless given.
+        chosen: the training samples that there are, by their place in the split; None = all. Statistics are theirs.
+        kept_bytes: a split that takes more in memory is read again at each access instead of held.
     """
     standardize = profile.standardize if standardize is None else standardize
     with extracted(profile, category, spec or profile.extractor, progress) as folder:
-        splits = {split, "train"} if standardize else {split}
-        features = {name: read_split(folder, sample_files(profile, category, name)) for name in sorted(splits)}
-    if not standardize:
-        return features[split]
-    standardizer = Standardizer.fit(features["train"])
-    wanted = features.pop(split)
-    features.clear()
-    return [
-        standardizer.apply(wanted.pop(0)) for _ in range(len(wanted))
-    ]  # one by one, so that no sample is held twice
+        paths = {name: split_paths(profile, category, name, folder, chosen) for name in ("train", split)}
+        standardizer = Standardizer.fit(ReadOnAccess(paths["train"], load_features, 0)) if standardize else None
+        whole = sum(path.stat().st_size for path in paths[split]) * BYTES_PER_STORED_BYTE
+        features = ReadOnAccess(paths[split], lambda path: standardized(load_features(path), standardizer), 0)
+        return list(features) if whole <= kept_bytes else features
+
+
+def split_paths(
+    profile: Profile, category: str, split: str, folder: Path, chosen: Sequence[int] | None
+) -> list[Path]:
+    """Files of a split's features in file order; of the training split those that are chosen."""
+    paths = [features_path(folder, entry) for entry in sample_files(profile, category, split)]
+    return paths if chosen is None or split != "train" else [paths[index] for index in chosen]
+
+
+def standardized(features: Features, standardizer: Standardizer | None) -> Features:
+    """The features as a method reads them."""
+    return features if standardizer is None else standardizer.apply(features)
+
+
+class RecomputedFeatures(Sequence[Features]):
+    """Training features extracted anew at each access, as the released code of CFM does.
+
+    With an extractor in "released" mode they differ from epoch to epoch. The draws depend on the epoch and the sample,
+    so that a training that was killed goes on with the same ones.
+
+    Args:
+        profile, category: whose training split.
+        spec: the extractor.
+        chosen: the training samples that there are, by their place in the split; None = all.
+        standardizer: of the tokens; None = they stay as they are.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        category: str,
+        spec: ExtractorSpec,
+        chosen: Sequence[int] | None = None,
+        standardizer: Standardizer | None = None,
+    ) -> None:
+        files = sample_files(profile, category, "train")
+        self.files = files if chosen is None else [files[index] for index in chosen]
+        self.profile, self.standardizer = profile, standardizer
+        self.extractor = get_extractor(spec, profile.device)
+
+    def set_epoch(self, epoch: int) -> None:
+        """From now on draw as in this epoch, counted from 0."""
+        self.extractor.set_visit(epoch)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Features:
+        return standardized(self.extractor(prepared(self.profile, self.files[index])), self.standardizer)
 
 
 def read_split(folder: Path, files: Sequence[SampleFiles]) -> list[Features]:

@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
-from lib.config import ExtractorSpec, check_choice, check_positive, project_root
+from lib.config import MEMORY_PRESETS_GB, PRECISIONS, ExtractorSpec, check_choice, check_positive, project_root
 from lib.errors import InputError
 from lib.instances import INSTANCES, resolve
+from lib.methods import CFMConfig
 
 DATA_ROOT_VARIABLE = "ANOMALY_DATA_ROOT"
+PROFILE_PRECISIONS = ("auto", *PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class MethodSpec:
         extractor: what makes its features; the profile's unless the method names another.
         ablation: True for experiments whose curated records live in `results/`.
         standardize: whether its features are standardized; as the profile says unless the method says otherwise.
+        shots: training samples that it learns from; None = all.
+        draw: which ones: "first" of the files [CFM's authors, in an issue of their repository], or "random" by the
+            experiment's seed and category, fewer shots being the first of more [ours].
+        recompute: extract the training features anew in every epoch [released CFM] instead of once; CFM alone.
     """
 
     name: str
@@ -39,6 +45,18 @@ class MethodSpec:
     extractor: ExtractorSpec
     ablation: bool = False
     standardize: bool = True
+    shots: int | None = None
+    draw: str = "first"
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, ("shots",), whole=True)
+        check_choice(f"draw of method {self.name}", self.draw, ("first", "random"))
+        check_choice(f"recompute of method {self.name}", self.recompute, (True, False))
+        if self.draw != "first" and self.shots is None:
+            raise InputError(f"method {self.name}: draw has no effect without shots; add shots or leave it out")
+        if self.recompute and not isinstance(self.config, CFMConfig):
+            raise InputError(f"method {self.name}: only CFM can recompute its features; leave recompute out")
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,9 @@ class Profile:
         seeds: seeds of every method that names none.
         threads: CPU threads of one job; results are compared at a fixed number.
         device: "cpu" or "cuda".
+        precision: of trainings, one of `lib.config.PRECISIONS`, or "auto" = by the device.
+        memory_gb: preset of GPU memory, 8, 16 or 24; None = the largest that fits.
+        compiled: CFM compiles its networks before it trains them.
         chapters: stems of the notebooks of the book, in order.
     """
 
@@ -74,9 +95,17 @@ class Profile:
     seeds: tuple[int, ...] = (0,)
     threads: int = 1
     device: str = "cpu"
+    precision: str = "float32"
+    memory_gb: int | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, ("threads",), whole=True)
+        check_choice(f"precision of profile {self.name}", self.precision, PROFILE_PRECISIONS)
+        check_choice(f"memory_gb of profile {self.name}", self.memory_gb, (None, *MEMORY_PRESETS_GB))
+        check_choice(f"compiled of profile {self.name}", self.compiled, (True, False))
+        if self.device == "cpu" and self.memory_gb is not None:
+            raise InputError(f"memory_gb of profile {self.name} has no effect on device cpu; leave it out")
         check_choice(f"device of profile {self.name}", self.device, ("cpu", "cuda"))
         if not isinstance(self.standardize, bool):
             raise InputError(f"standardize of profile {self.name} is {self.standardize!r}; write true or false")
@@ -119,7 +148,8 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     """One `MethodSpec` from its YAML mapping; unknown keys, instances, fields and variants are errors."""
     if not isinstance(entry, dict):
         raise InputError(f"method {name} is {entry!r}; write a mapping such as {{instance: CFM_DEMO}}")
-    known = ("instance", "overrides", "categories", "seeds", "variants", "extractor", "standardize")
+    plain = ("shots", "draw", "recompute")
+    known = ("instance", "overrides", "categories", "seeds", "variants", "extractor", "standardize", *plain)
     for key in entry:
         check_choice(f"key of method {name}", key, known)
     if "instance" not in entry:
@@ -140,7 +170,8 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     standardize = entry.get("standardize", defaults.get("standardize", True))
     if "standardize" in entry and not isinstance(standardize, bool):
         raise InputError(f"standardize of method {name} is {standardize!r}; write true or false")
-    return MethodSpec(name, config, categories, seeds, variants, extractor, ablation, standardize)
+    further = {key: entry[key] for key in plain if key in entry}
+    return MethodSpec(name, config, categories, seeds, variants, extractor, ablation, standardize, **further)
 
 
 def read_extractor(owner: str, entry: Any) -> ExtractorSpec:

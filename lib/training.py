@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from lib.config import check_choice
+from lib.config import PRECISIONS, check_choice
 from lib.errors import InputError
 
-PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BYTES_PER_GB = 1e9
 RESERVED_GB = 0.7  # of a GPU's memory for CUDA itself and for what the allocator cannot use [ours]
@@ -52,7 +51,7 @@ class TrainingSetup:
         precision: "float32"; "tf32" = float32 whose products are rounded to 10 bits on GPUs that can; "bf16" or "fp16"
             = the networks' products in half precision, weights and losses in float32, with loss scaling for fp16.
         preset: how much is held at a time.
-        compiled: the networks go through `torch.compile` first, which pays from some minutes of training on.
+        compiled: CFM's networks go through `torch.compile` first; the other trainings have no use for it.
     """
 
     precision: str = "float32"

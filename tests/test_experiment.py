@@ -24,6 +24,7 @@ from lib.feature_store import COMPUTING_PACKAGES, category_features, extract_fea
 from lib.heads import Prediction
 from lib.heads.blind import Blind
 from lib.heads.cfm import CFM, combine
+from lib.heads.checkpoints import Checkpoint
 from lib.heads.memory_bank import NearestNeighbor
 from lib.instances import BLIND
 from lib.methods import CFM_VARIANTS, CFMConfig, NearestNeighborConfig, Scoring
@@ -62,6 +63,18 @@ def write_record(path, record):
         temporary.write_text('{"schema": 1, ')
         os.kill(os.getpid(), signal.SIGKILL)
 experiment.write_record = write_record
+experiment.run(study_in(sys.argv[1]), "cfm", "dome", 0)
+"""
+KILLED_IN_TRAINING = """
+import os, signal, sys
+from lib import experiment
+from lib.heads.checkpoints import Checkpoint
+from tests.fixture_study import study_in
+real = Checkpoint.save
+def save(self, epochs_done, parts):
+    real(self, epochs_done, parts)
+    os.kill(os.getpid(), signal.SIGKILL)
+Checkpoint.save, Checkpoint.is_due = save, lambda self: True
 experiment.run(study_in(sys.argv[1]), "cfm", "dome", 0)
 """
 ONE_OF_TWO = """
@@ -265,6 +278,65 @@ def test_killed_run_goes_on_to_the_same_record(finished: FixtureProfile, script:
     assert without_run(records) == without_run(expected) == without_run(stored(finished))
     features = extract_features(finished, CATEGORY)
     assert len([path for path in features.rglob("*.safetensors") if not path.name.startswith(".")]) == 7
+
+
+def test_run_killed_in_training_goes_on_from_its_checkpoint(
+    finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = stored(finished)
+    shutil.rmtree(finished.work_dir / "records")
+    folder = Path(finished.data_root).parent
+    process = subprocess.run([sys.executable, "-c", KILLED_IN_TRAINING, folder], cwd=project_root(), check=False)
+    kept = experiment.checkpoint_folder(finished, "cfm", CATEGORY, 0)
+    assert process.returncode == -signal.SIGKILL and len(list(kept.iterdir())) == 1
+    epochs, real = [], Checkpoint.load
+    monkeypatch.setattr(Checkpoint, "load", lambda self, parts: epochs.append(real(self, parts)) or epochs[-1])
+    records = experiment.run(finished, "cfm", CATEGORY, 0)
+    assert epochs == [1] and without_run(records) == without_run(expected) and not kept.exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(finished.data_root).parent
+    shutil.rmtree(finished.work_dir / "records")
+    subprocess.run([sys.executable, "-c", KILLED_IN_TRAINING, folder], cwd=project_root(), check=False)
+    epochs, real = [], Checkpoint.load
+    monkeypatch.setattr(Checkpoint, "load", lambda self, parts: epochs.append(real(self, parts)) or epochs[-1])
+    experiment.run(with_method(finished, "cfm", learning_rate=3e-3), "cfm", CATEGORY, 0)
+    assert epochs == [0]
+
+
+def test_shots_stand_in_the_record_and_change_it(finished: FixtureProfile) -> None:
+    few = with_spec(finished, "cfm", shots=2, draw="random")
+    identity = experiment.experiment_identity(few, few.method("cfm"), Path(finished.data_root), CATEGORY)
+    assert identity["config"]["shots"] == {"number": 2, "draw": "random"}
+    before = stored(finished)["product"]
+    record = experiment.run(few, "cfm", CATEGORY, 0)["product"]
+    assert record["config"]["shots"]["number"] == 2 and record["history"] != before["history"]
+
+
+def test_precision_stands_in_the_record_of_a_trained_method_unless_plain(finished: FixtureProfile) -> None:
+    half = dataclasses.replace(finished, precision="bf16")
+    inputs = {
+        (study.precision, name): experiment.experiment_identity(
+            study, study.method(name), Path(finished.data_root), CATEGORY
+        )["inputs"]
+        for study in (finished, half)
+        for name in ("cfm", "blind")
+    }
+    assert inputs["bf16", "cfm"].pop("precision") == "bf16" and inputs["bf16", "cfm"] == inputs["float32", "cfm"]
+    assert inputs["bf16", "blind"] == inputs["float32", "blind"]
+
+
+def test_recomputed_features_train_as_stored_ones_where_nothing_is_random(finished: FixtureProfile) -> None:
+    spec = dataclasses.replace(finished.method("cfm"), standardize=False)
+    plain, anew = (dataclasses.replace(spec, recompute=recompute) for recompute in (False, True))
+    histories = []
+    for chosen in (plain, anew):
+        study = dataclasses.replace(finished, methods={"cfm": chosen})
+        histories.append(experiment.run(study, "cfm", CATEGORY, 0)["product"]["history"])
+    assert histories[0].keys() == histories[1].keys()
+    for name, curve in histories[0].items():  # stored tokens were rounded to float16
+        assert histories[1][name] == pytest.approx(curve, rel=1e-2)
 
 
 def test_two_processes_at_once_compute_once_and_agree(study: FixtureProfile, tmp_path: Path) -> None:

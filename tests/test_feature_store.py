@@ -22,6 +22,8 @@ from lib.data import SPLITS
 from lib.errors import InputError
 from lib.extractors import get_extractor
 from lib.features import Features, Standardizer, load_features
+from lib.heads.cfm import CFM
+from lib.methods import CFMConfig
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_RELEASED
 from lib.synth3d import SYNTH3D_VERSION
 from tests.fixture_study import CATEGORY, HANDCRAFTED, FixtureProfile
@@ -95,6 +97,35 @@ def test_features_are_standardized_on_the_training_set_if_so_set(study: FixtureP
         assert all(same(standardizer.apply(a), b) for a, b in zip(samples, found, strict=True))
     tokens = torch.cat([sample.xyz_tokens for sample in feature_store.category_features(study, CATEGORY, "train")])
     torch.testing.assert_close(tokens.mean(dim=0), torch.zeros(tokens.shape[1]), atol=1e-3, rtol=0)
+
+
+def test_a_split_too_large_for_memory_is_read_at_each_access(study: FixtureProfile) -> None:
+    held = feature_store.category_features(study, CATEGORY, "train")
+    lazy = feature_store.category_features(study, CATEGORY, "train", kept_bytes=1)
+    assert isinstance(held, list) and not isinstance(lazy, list)
+    assert len(lazy) == 3 and lazy[1] is not lazy[1] and held[1] is held[1]
+    assert all(same(a, b) for a, b in zip(held, lazy, strict=True))
+
+
+def test_few_samples_are_standardized_by_themselves(study: FixtureProfile) -> None:
+    plain_study = dataclasses.replace(study, standardize=False)
+    few = [feature_store.category_features(plain_study, CATEGORY, "train")[index] for index in (0, 2)]
+    standardizer = Standardizer.fit(few)
+    found = feature_store.category_features(study, CATEGORY, "train", chosen=(0, 2))
+    assert all(same(standardizer.apply(a), b) for a, b in zip(few, found, strict=True))
+    test = feature_store.category_features(study, CATEGORY, "test", chosen=(0, 2))
+    expected = feature_store.category_features(plain_study, CATEGORY, "test")
+    assert all(same(standardizer.apply(a), b) for a, b in zip(expected, test, strict=True))
+
+
+def test_recomputed_features_go_by_the_epoch(study: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    visits = []
+    monkeypatch.setattr(feature_store.RecomputedFeatures, "set_epoch", lambda self, epoch: visits.append(epoch))
+    features = feature_store.RecomputedFeatures(study, CATEGORY, study.extractor, chosen=(2, 0))
+    assert len(features) == 2 and features[0].sample_id.endswith("002") and features[0] is not features[0]
+    config = CFMConfig(hidden_dim=3, num_epochs=4, pixels_per_image=11)
+    CFM(config, *(features[0].rgb_tokens.shape[0], features[0].xyz_tokens.shape[1])).fit(features, 0)
+    assert visits == [0, 1, 2, 3]
 
 
 def test_nothing_is_extracted_twice(study: FixtureProfile, extracted: list[str]) -> None:

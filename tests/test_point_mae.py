@@ -509,6 +509,15 @@ def test_released_features_are_random_by_sample_and_seed_but_reproducible():
     assert not torch.equal(first, other)
 
 
+def test_released_features_differ_from_visit_to_visit_and_come_back():
+    extractor = PointMAEExtractor(dataclasses.replace(RELEASED_TINY, drop_path_rate=0.9), weights="random")
+    found = []
+    for extractor.visit in (0, 1, 2, 1):
+        found.append(extractor(made_sample())[0])
+    assert torch.equal(found[1], found[3])
+    assert not any(torch.equal(found[a], found[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
+
+
 def test_extractor_reads_the_registry_and_the_folder_given(monkeypatch, tmp_path):
     asked = []
 

@@ -66,6 +66,11 @@ class Extractor:
         """Channels of the 3D tokens."""
         return self.xyz.xyz_dim
 
+    def set_visit(self, number: int) -> None:
+        """Let what is drawn at random be that of another visit to the samples; 0 is the one that is kept in files."""
+        if hasattr(self.xyz, "visit"):
+            self.xyz.visit = number
+
     def __call__(self, sample: Sample) -> Features:
         """Features of one prepared sample.
 

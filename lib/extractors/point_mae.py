@@ -181,6 +181,7 @@ class PointMAEExtractor:
         """
         check_choice("weights", weights, ("registry", "random"))
         self.config, self.seed, self.device = config, seed, torch.device(device)
+        self.visit = 0  # which time the samples are seen, where branches are dropped anew each time
         if weights == "random":
             network = random_point_mae(config, seed)
         else:
@@ -202,8 +203,8 @@ class PointMAEExtractor:
         """Tokens (G, C3) float32 and their centers (G, 3) float32 in metres, on the CPU.
 
         The points are the foreground pixels with a return in row-major order, those on the stride; the first one starts
-        the farthest point sample. Branches dropped depend on the seed and the sample's name: a second call gives the
-        same.
+        the farthest point sample. Branches dropped depend on the seed, the visit and the sample's name: a second call
+        gives the same.
 
         Args:
             sample: a prepared sample.
@@ -215,7 +216,8 @@ class PointMAEExtractor:
         stride = self.config.stride_px
         points = torch.from_numpy(cloud[::stride, ::stride][usable[::stride, ::stride]]).to(self.device)
         groups, centers = group_points(points, self.config.num_groups, self.config.group_size)
-        drawn = seeded_generator("drop path", self.seed, sample.category, sample.sample_id).integers(2**63)
+        visit = ("visit", self.visit) if self.visit else ()
+        drawn = seeded_generator("drop path", self.seed, *visit, sample.category, sample.sample_id).integers(2**63)
         generator = torch.Generator().manual_seed(int(drawn))
         tokens = self.network(groups[None], centers[None], generator)[0]
         return tokens.cpu(), centers.cpu()
