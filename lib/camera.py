@@ -138,7 +138,8 @@ def read_scan(
         far_m: what is farther than this counts as not seen.
 
     Raises:
-        InputError: an unknown format, a damaged file, a size that is not the color image's, or no intrinsics.
+        InputError: an unknown format, a damaged file, a size that is not the color image's, no intrinsics, or every
+            point farther than `far_m`, as when the unit is missing.
     """
     check_choice("kind of scan", kind, KINDS)
     if path.suffix.lower() not in SUFFIXES[kind]:
@@ -151,7 +152,11 @@ def read_scan(
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
     if cloud.shape != (*shape, 3):
         raise InputError(f"{path}: {cloud.shape[:2]} pixels, the color image has {shape}; register one to the other")
-    seen = np.isfinite(cloud).all(axis=2) & (cloud[..., 2] <= far_m)
+    returned = np.isfinite(cloud).all(axis=2) & cloud.any(axis=2)
+    seen = returned & (cloud[..., 2] <= far_m)
+    if returned.any() and not seen.any():
+        nearest = f"every point lies beyond {far_m:g} m, the nearest at {cloud[returned][:, 2].min():.6g} m"
+        raise InputError(f"{path}: {nearest}; give the scans' unit (--unit 0.001 for millimetres) or a larger --far")
     return np.where(seen[..., None], cloud, np.float32(0))
 
 

@@ -64,6 +64,16 @@ def score_strips(scores: Mapping[str, Sequence[float]], threshold: float, xlabel
     return figure
 
 
+def with_share(shares: Mapping[str, float], share: float) -> str:
+    """All names that have a share, and the share: "bump, hole (100%)".
+
+    Args:
+        shares: by name.
+        share: one of them, such as the largest.
+    """
+    return f"{', '.join(name for name, found in shares.items() if found == share)} ({share:.0%})"
+
+
 def repeated_alarm_rates(
     good_scores: Sequence[float], num_held_out: int, false_alarm_rate: float, num_draws: int, seed: int
 ) -> np.ndarray:

@@ -61,6 +61,12 @@ def test_millimetres_are_told(folders: ScanFolders, tmp_path: Path) -> None:
         convert_scans(wrong, tmp_path / "own", "mug", "train")
 
 
+def test_a_forgotten_unit_is_told(folders: ScanFolders, tmp_path: Path) -> None:
+    wrong = ScanFolders(folders.color, folders.scans, "depth", intrinsics=CAMERA)
+    with pytest.raises(InputError, match=r"3 of 3 .* beyond 10 m, the nearest at \d+ m; give .*--unit"):
+        convert_scans(wrong, tmp_path / "own", "mug", "train")
+
+
 def test_partners_must_share_their_stem(folders: ScanFolders, tmp_path: Path) -> None:
     (tmp_path / "depth" / "s1.png").rename(tmp_path / "depth" / "s7.png")
     with pytest.raises(InputError, match="no color image for s7, no scan for s1"):

@@ -11,7 +11,7 @@ import pytest
 
 from lib.camera import read_intrinsics, read_scan
 from lib.data import list_samples, read_sample
-from lib.part_figures import UNIT_M, play_camera, repeated_alarm_rates, score_strips
+from lib.part_figures import UNIT_M, play_camera, repeated_alarm_rates, score_strips, with_share
 from lib.synth3d import Counts, write_category
 
 
@@ -34,6 +34,12 @@ def test_strips_fill_what_lies_above_the_threshold() -> None:
     assert above.get_offsets()[:, 0].tolist() == [2.5, 9.0] and below.get_offsets()[:, 0].tolist() == [1.5]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["good", "defect"]
     plt.close(figure)
+
+
+def test_ties_are_all_named() -> None:
+    shares = {"bump": 1.0, "stain": 4 / 15, "hole": 1.0, "cut": 14 / 15}
+    assert with_share(shares, max(shares.values())) == "bump, hole (100%)"
+    assert with_share(shares, min(shares.values())) == "stain (27%)"
 
 
 def test_repeated_draws_keep_the_promise_on_average() -> None:
