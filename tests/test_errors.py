@@ -33,6 +33,7 @@ BAD_INPUT = [
     ),
     ("get_weights", ("nope",), "InputError: weights 'nope' is unknown; choose one of point_mae, "),
     ("bench", ("--threads", "0"), "InputError: --threads is 0; give at least 1"),
+    ("bench_training", ("--samples", "0"), "InputError: --samples is 0; give at least 1"),
     ("feature_cache", ("clear", "--profile", "nope"), PROFILE_LINE),
     ("extract_features", ("--category", "ring", "--extractor", "nope"), "InputError: extractor of profile demo 'nope'"),
     ("pretrain", ("rgb", "--steps", "0"), "InputError: pretrain: 0 steps; give at least 1"),

@@ -32,7 +32,7 @@ FLOORS = {
     ),
     2: (
         "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
-        "toy", "prepared_copy", "eyecandies", "dataset_check", "camera", "own_scans", "real_costs",
+        "toy", "prepared_copy", "eyecandies", "dataset_check", "camera", "own_scans", "real_costs", "training_plan",
     ),
     3: ("extractors",),
     4: ("heads",),
