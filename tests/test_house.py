@@ -36,10 +36,13 @@ FLOORS = {
     ),
     3: ("extractors",),
     4: ("heads",),
-    5: ("pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost", "predictor"),
+    5: (
+        "pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost", "predictor",
+        "killed_training",
+    ),
     6: (
         "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
-        "side_figures", "part_figures", "notebooks",
+        "side_figures", "part_figures", "training_tables", "few_shot", "notebooks",
     ),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

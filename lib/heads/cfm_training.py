@@ -21,7 +21,9 @@ from lib.methods import CFMConfig
 from lib.reading import ReadOnAccess
 from lib.training import BYTES_PER_GB, GPU_PRESETS, MemoryPreset, TrainingSetup, check_memory, free_gpu_gb, take_step
 
-VALUES_PER_PIXEL = 11  # kept or made for one pixel on its way forward and back, in widths of all layers; measured
+# Float32 values kept or made for one pixel on its way forward and back, over the widths of all layers: the 3.5 GB that
+# a step of 50,176 pixels took on a GPU (results/bench/cuda.json) come to 9, and the rest is room.
+VALUES_PER_PIXEL = 11
 
 
 class MappingMLP(nn.Module):
