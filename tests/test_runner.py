@@ -105,6 +105,7 @@ def test_parameter_values_are_read_as_yaml(text, value):
 def test_progress_counts_jobs_and_finds_the_log_of_a_failed_one():
     lines = [
         "Job stats:",
+        "study        1",
         "total        3",
         "Job 5: data ring",
         "Finished jobid: 5 (Rule: data)",
