@@ -1,11 +1,11 @@
 """A real SLURM on this one machine, to try a study's way to a cluster before taking it to a real one. Needs root.
 
     python data_scripts/local_slurm.py start
-    export SLURM_CONF=runs/slurm/slurm.conf      # `start` prints the whole path
     make cluster PROFILE=demo CLUSTER=profiles/slurm
     python data_scripts/local_slurm.py stop
 
-Everything it keeps lies in one folder, with a key and ports of its own; a SLURM of the system is not touched.
+Everything it keeps lies in one folder, with a key and ports of its own. Where the machine has a SLURM already, it
+refuses to start: that one is to be used.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from lib.errors import InputError, run_command_line
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 PACKAGES = "apt-get install -y --no-install-recommends munge slurmctld slurmd slurm-client"
+SYSTEM_CONFIG = Path("/etc/slurm/slurm.conf")
+# Where SLURM's commands look when /etc has no configuration. A link there is needed because Snakemake's job steps drop
+# the variable SLURM_CONF.
+LINK = Path("/run/slurm/conf")
 DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order they are stopped
 KEPT_MEMORY = 0.9  # what jobs may ask for; the rest is the system's
 SECONDS_TO_START = 30
@@ -81,19 +85,23 @@ def gpu_files() -> list[str]:
     return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def check_machine() -> None:
-    """Raise `InputError` unless the packages are there and we are root."""
+def check_machine(folder: Path) -> None:
+    """Raise `InputError` unless the packages are there, we are root, and no other SLURM is."""
     if missing := [name for name in COMMANDS if shutil.which(name) is None]:
         raise InputError(f"{', '.join(missing)}: not installed; on Debian or Ubuntu run: {PACKAGES}")
     if os.geteuid():
         raise InputError("local_slurm start needs root, as SLURM's daemons do; run it with sudo")
+    if SYSTEM_CONFIG.exists():
+        raise InputError(f"{SYSTEM_CONFIG} is there, so this machine has a SLURM of its own; use that one")
+    if LINK.exists() and LINK.resolve() != folder:
+        raise InputError(f"{LINK} leads to another SLURM's configuration, {LINK.resolve()}; stop that one first")
 
 
 def daemon(folder: Path, name: str) -> psutil.Process | None:
     """The running daemon of that name that was started from the folder, or None."""
     try:
         process = psutil.Process(int((folder / f"{name}.pid").read_text()))
-        return process if name.startswith(process.name()) or process.name().startswith(name) else None
+        return process if process.name() == name else None
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
 
@@ -105,7 +113,7 @@ def ask(folder: Path, *command: str) -> str:
 
 
 def write_files(folder: Path, files: Sequence[str]) -> None:
-    """Write the key and both configurations; a key that is there stays, as running daemons know it."""
+    """Write the key, both configurations and the link; a key that is there stays, as running daemons know it."""
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     key = folder / "munge.key"
@@ -116,6 +124,9 @@ def write_files(folder: Path, files: Sequence[str]) -> None:
     text = slurm_config(folder, socket.gethostname().split(".")[0], os.cpu_count() or 1, memory_mb, len(files))
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
     (folder / "gres.conf").write_text(gpu_config(files), encoding="utf-8")
+    LINK.parent.mkdir(exist_ok=True)
+    LINK.unlink(missing_ok=True)
+    LINK.symlink_to(folder)
 
 
 def start_daemons(folder: Path) -> None:
@@ -139,7 +150,7 @@ def start_daemons(folder: Path) -> None:
 
 def start(folder: Path, files: Sequence[str]) -> None:
     """Start SLURM in the folder, or what of it does not run, and wait until it takes jobs."""
-    check_machine()
+    check_machine(folder)
     write_files(folder, files)
     start_daemons(folder)
     deadline = time.monotonic() + SECONDS_TO_START
@@ -147,7 +158,7 @@ def start(folder: Path, files: Sequence[str]) -> None:
         if time.monotonic() > deadline:
             raise InputError(f"SLURM takes no jobs yet; see {folder}/slurmctld.log and slurmd.log, then stop it")
         time.sleep(0.5)
-    print(f"SLURM takes jobs; so that commands find it:\nexport SLURM_CONF={folder}/slurm.conf")
+    print("SLURM takes jobs: make cluster CLUSTER=profiles/slurm")
 
 
 def stop(folder: Path) -> None:
@@ -165,6 +176,8 @@ def stop(folder: Path) -> None:
     for process in running:
         process.terminate()
         process.wait(SECONDS_TO_STOP)
+    if LINK.resolve() == folder:
+        LINK.unlink()
     print(f"stopped {len(running)} daemons, canceled {len(jobs)} jobs")
 
 

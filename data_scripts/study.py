@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ TOTAL = re.compile(r"^total\s+(\d+)")
 IDLE = re.compile(r"^study\s+1$")  # the rule that only names all results is no work
 STARTED = re.compile(r"^Job \d+: (.*)")
 FAILED = re.compile(r"^Error in rule ")
-FAILED_LOG = re.compile(r"^\s+log: ([^,\s]+)")
+FAILED_LOGS = re.compile(r"^\s+log: (.+?)(?: \(check log|$)")
+SLURM_REASON = re.compile(r"^\s+message: (SLURM.+?)\s*(?:Detailed failure|For further|$)")
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 TROUBLE = re.compile(r"\b(WARNING|ERROR|InputError)\b")
 
@@ -128,15 +130,24 @@ def gpu_limit(profile: Profile, given: int | None, on_cluster: bool) -> int | No
     return len(visible_gpus()) or 1  # without a GPU each job says so itself
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A failed job: its own log, then that of SLURM where it ran there, and what SLURM says of it."""
+
+    logs: tuple[str, ...]
+    reason: str = ""
+
+
 class Progress:
-    """Turns Snakemake's output into one line per started job, and remembers the logs of jobs that failed."""
+    """Turns Snakemake's output into one line per started job, and remembers the jobs that failed."""
 
     def __init__(self) -> None:
         self.idle = 0
         self.total = 0
         self.started = 0
-        self.failed_logs: list[str] = []
+        self.failures: list[Failure] = []
         self.in_failure = False
+        self.reason = ""
 
     def read(self, line: str) -> str | None:
         """What to show for a line of Snakemake's output: a progress line, or None."""
@@ -148,9 +159,11 @@ class Progress:
             self.started += 1
             return f"[{self.started}/{self.total}] {match[1]}"
         elif FAILED.match(line):
-            self.in_failure = True
-        elif self.in_failure and (match := FAILED_LOG.match(line)):
-            self.failed_logs.append(match[1])
+            self.in_failure, self.reason = True, ""
+        elif self.in_failure and (match := SLURM_REASON.match(line)):
+            self.reason = match[1]
+        elif self.in_failure and (match := FAILED_LOGS.match(line)):
+            self.failures.append(Failure(tuple(match[1].split(", ")), self.reason))
             self.in_failure = False
         return None
 
@@ -173,16 +186,23 @@ def run_workflow(root: Path, profile: str, command: Sequence[str]) -> int:
             if shown := progress.read(line):
                 print(shown, flush=True)
     if process.returncode:
-        explain_failure(root, log, progress.failed_logs)
+        explain_failure(root, log, progress.failures)
     return process.returncode
 
 
-def explain_failure(root: Path, log: Path, failed_logs: list[str]) -> None:
-    """Print what matters of each failed job's log, or of Snakemake's own where no job failed."""
-    for path in dict.fromkeys(failed_logs) or [str(log.relative_to(root))]:
-        text = (root / path).read_text(encoding="utf-8", errors="replace") if (root / path).is_file() else ""
-        print(f"\nfailed; from {path}:", *telling_lines(text), sep="\n  ", file=sys.stderr)
+def explain_failure(root: Path, log: Path, failures: list[Failure]) -> None:
+    """Print what matters of each failed job's first log that says anything; of Snakemake's where no job failed."""
+    for failure in dict.fromkeys(failures) or [Failure((str(log.relative_to(root)),))]:
+        texts = {path: log_text(root / path) for path in failure.logs}
+        path = next((path for path, text in texts.items() if text), failure.logs[0])
+        reason = [failure.reason] if failure.reason else []
+        print(f"\nfailed; from {path}:", *reason, *telling_lines(texts[path]), sep="\n  ", file=sys.stderr)
     print("\nmend the cause and run the same command again; what is done stays done", file=sys.stderr)
+
+
+def log_text(path: Path) -> str:
+    """Text of a log; empty where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def telling_lines(text: str) -> list[str]:
