@@ -20,8 +20,7 @@ BASIC = [spec for spec in PROFILE.methods.values() if not spec.ablation]
 # what data and features depend on, and not, say, the list of chapters
 FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.device]
 
-# What a job asks of a cluster; profiles/slurm/config.yaml can ask otherwise. Several GPUs of one machine are shared by
-# `gpu` too.
+# What a job asks of a cluster; profiles/slurm can ask otherwise. On one machine `gpu` keeps jobs from outnumbering GPUs.
 GPU = int(PROFILE.device == "cuda")
 MEMORY_MB = 6000 if PROFILE.dataset == "synth3d" else 32000
 MINUTES = 60 if PROFILE.dataset == "synth3d" else 1440

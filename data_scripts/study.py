@@ -230,8 +230,8 @@ def main() -> int:
     started = time.monotonic()
     command = snakemake_command(profile.name, cores, gpus, arguments.cluster, arguments.targets)
     with study_lock(root):
+        stop_leftovers(root)  # first, or a Snakemake left over would submit more
         cancel_left_jobs(root)
-        stop_leftovers(root)
         status = run_workflow(root, profile.name, command)
     if status == 0:
         whole = tuple(arguments.targets) == EVERYTHING

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
+from data_scripts import extract_features, run_experiment, run_notebook
+from lib import gpu_slots
 from lib.config import project_root
 from lib.gpu_slots import VISIBLE, installed_gpus, own_gpu, slot_name, visible_gpus
 
@@ -21,6 +25,11 @@ with own_gpu("cuda", sys.argv[2:], Path(sys.argv[1])):
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
+WORKERS = [
+    (run_experiment, "run", ["--method", "cfm", "--category", "bagel", "--seed", "0", "--profile", "mvtec3d"]),
+    (extract_features, "extract_features", ["--category", "bagel", "--profile", "mvtec3d"]),
+    (run_notebook, "run_notebook", ["a.ipynb", "b.ipynb", "-p", "profile", "mvtec3d"]),
+]
 Holder = Callable[[], subprocess.Popen[str]]
 
 
@@ -103,3 +112,23 @@ def test_numbers_mean_other_gpus_in_another_slurm_job_and_uuids_the_same(monkeyp
     assert names == [("7-0", "GPU-ab", "MIG-1_2"), ("8-0", "GPU-ab", "MIG-1_2")]
     monkeypatch.delenv("SLURM_JOB_ID")
     assert slot_name("0").endswith("-0") and slot_name("0") not in ("7-0", "8-0")
+
+
+@pytest.mark.parametrize(("script", "work", "given"), WORKERS, ids=[work for _, work, _ in WORKERS])
+def test_scripts_take_a_gpu_before_they_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: ModuleType, work: str, given: list[str]
+) -> None:
+    seen = []
+
+    def records(*_: object, **__: object) -> dict[str, dict[str, object]]:
+        seen.append(os.environ[VISIBLE])
+        return {}
+
+    monkeypatch.setenv(VISIBLE, "6,7")
+    monkeypatch.setattr(gpu_slots, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(script, work, records)
+    monkeypatch.setattr(sys, "argv", [script.__name__, *given])
+    threads = torch.get_num_threads()
+    assert not script.main()
+    torch.set_num_threads(threads)
+    assert (seen, os.environ[VISIBLE]) == (["6"], "6,7")
