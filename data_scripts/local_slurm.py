@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -178,6 +179,8 @@ def stop(folder: Path) -> None:
         process.wait(SECONDS_TO_STOP)
     if LINK.resolve() == folder:
         LINK.unlink()
+        with suppress(OSError):  # others may have files there
+            LINK.parent.rmdir()
     print(f"stopped {len(running)} daemons, canceled {len(jobs)} jobs")
 
 
