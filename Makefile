@@ -6,6 +6,7 @@ CORES ?= all
 DEVICE ?= cpu
 NUMBER ?= 5
 PORT ?= 8000
+CLUSTER ?= profiles/slurm
 
 ifdef PY
 PYTHON := $(PY)
@@ -16,7 +17,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
+.PHONY: help env book cluster test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ env: $(ENV)  ## install the tested versions into .venv
 
 book: $(ENV)  ## run the study and build the site into _build/html (PROFILE=demo, CORES=all)
 	@$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cores $(CORES)
+
+cluster: $(ENV)  ## the same on a SLURM cluster (PROFILE=mvtec3d, CLUSTER=profiles/slurm)
+	@$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cluster $(CLUSTER)
 
 test: $(ENV)  ## ruff, then the tests
 	@$(PYTHON) -m ruff check .

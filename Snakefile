@@ -20,6 +20,11 @@ BASIC = [spec for spec in PROFILE.methods.values() if not spec.ablation]
 # what data and features depend on, and not, say, the list of chapters
 FEATURE_SETTINGS = [PROFILE.dataset, PROFILE.data_root, PROFILE.data_seed, PROFILE.preparation, PROFILE.device]
 
+# What a job asks of a cluster; profiles/slurm can ask otherwise. On one machine `gpu` keeps jobs from outnumbering GPUs.
+GPU = int(PROFILE.device == "cuda")
+MEMORY_MB = 6000 if PROFILE.dataset == "synth3d" else 32000
+MINUTES = 60 if PROFILE.dataset == "synth3d" else 1440
+
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["STUDY_PROFILE"] = PROFILE.name
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -65,6 +70,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+localrules: study, book
+
+
 # names the steps in between too, so that a deleted record is computed again
 rule study:
     default_target: True
@@ -102,6 +110,7 @@ if PROFILE.dataset == "synth3d":
             root=PROFILE.data_root,
             seed=PROFILE.data_seed,
         threads: PROFILE.threads
+        resources: mem_mb=2000, runtime=30,
         priority: 3
         shell:
             "python data_scripts/make_synth3d.py --root {params.root} --seed {params.seed}"
@@ -119,6 +128,7 @@ rule features:
     params:
         settings=lambda wildcards: str([*FEATURE_SETTINGS, PROFILE.extractors[wildcards.extractor]]),
     threads: PROFILE.threads
+    resources: gpu=GPU, mem_mb=MEMORY_MB, runtime=MINUTES,
     priority: 2  # the rest waits for features
     shell:
         "python data_scripts/extract_features.py --profile {PROFILE.name} --category {wildcards.category}"
@@ -143,6 +153,7 @@ for spec in BASIC:
                 PROFILE.threads, PROFILE.device, PROFILE.precision,
             ]),
         threads: PROFILE.threads
+        resources: gpu=GPU, mem_mb=MEMORY_MB, runtime=MINUTES,
         priority: 1 if spec.name == "nearest_neighbor" else 0  # the longest first, so that cores end together
         shell:
             "python data_scripts/run_experiment.py --profile {PROFILE.name} --method {params.method}"
@@ -165,6 +176,7 @@ rule notebook:
         profile=PROFILE.name,
         failed=f"{WORK}/failed",
     threads: PROFILE.threads
+    resources: gpu=GPU, mem_mb=MEMORY_MB, runtime=MINUTES,
     shell:
         "python data_scripts/run_notebook.py {input.notebook} {output} -p profile {params.profile}"
         " --failed {params.failed} > {log} 2>&1"
@@ -179,4 +191,5 @@ rule overview:
     output: "book/chapters/figures/overview.png",
     log: f"{LOGS}/overview.log",
     threads: PROFILE.threads
+    resources: mem_mb=MEMORY_MB, runtime=60,
     shell: "python data_scripts/make_overview.py --profile {PROFILE.name} --output {output} > {log} 2>&1"

@@ -10,6 +10,7 @@ import torch
 from lib.config import check_choice
 from lib.errors import run_command_line
 from lib.feature_store import extract_features
+from lib.gpu_slots import own_gpu
 from lib.profiles import load_profile
 
 
@@ -24,7 +25,8 @@ def main() -> None:
     torch.set_num_threads(profile.threads)
     slug = arguments.extractor or profile.extractor.slug
     check_choice(f"extractor of profile {profile.name}", slug, tuple(profile.extractors))
-    extract_features(profile, arguments.category, profile.extractors[slug], progress=True)
+    with own_gpu(profile.device):
+        extract_features(profile, arguments.category, profile.extractors[slug], progress=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "venv", str(FOLDER)], check=True)
     python = FOLDER / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "install", "--quiet", "-c", "constraints.txt", "-e", ".[book,lab,dev]"]
+    command = [*pip, "install", "--quiet", "-c", "constraints.txt", "-e", ".[book,cluster,lab,dev]"]
     if subprocess.run(command, cwd=str(ROOT)).returncode:
         print("the installation stopped; mend the cause above and run the same command again", file=sys.stderr)
         return 1

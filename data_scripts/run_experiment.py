@@ -7,6 +7,7 @@ import sys
 
 from lib.errors import run_command_line
 from lib.experiment import run
+from lib.gpu_slots import own_gpu
 from lib.profiles import load_profile
 
 
@@ -18,7 +19,9 @@ def main() -> None:
     parser.add_argument("--category", required=True)
     parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
-    records = run(load_profile(arguments.profile), arguments.method, arguments.category, arguments.seed, progress=True)
+    profile = load_profile(arguments.profile)
+    with own_gpu(profile.device):
+        records = run(profile, arguments.method, arguments.category, arguments.seed, progress=True)
     for variant, record in records.items():
         metrics = record["metrics"]
         print(f"{variant:18s} I-AUROC {metrics['image_auroc']:.3f}  AUPRO@30% {metrics['aupro']['exact']['0.3']:.3f}")

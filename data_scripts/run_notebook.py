@@ -19,6 +19,8 @@ from traitlets.config import Config
 
 from lib.config import project_root
 from lib.errors import InputError, run_command_line
+from lib.gpu_slots import own_gpu
+from lib.profiles import load_profile
 from lib.runtime import atomic_path
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -166,8 +168,10 @@ def main() -> int:
     parser.add_argument("--failed", type=Path, default=Path("runs/failed"), help="folder for notebooks that fail")
     arguments = parser.parse_args()
     parameters = dict(parse_parameter(name, text) for name, text in arguments.parameter)
+    device = load_profile(parameters["profile"]).device if "profile" in parameters else "cpu"
     try:
-        run_notebook(arguments.source, arguments.target, parameters, arguments.failed)
+        with own_gpu(device):  # the kernel inherits it
+            run_notebook(arguments.source, arguments.target, parameters, arguments.failed)
     except PapermillExecutionError as error:
         print(failure_text(arguments.source, arguments.failed, error), file=sys.stderr)
         return 1

@@ -1,9 +1,12 @@
 """Run the study from whatever state it is in to a checked site: one run at a time, readable progress, short errors.
 
     python data_scripts/study.py --profile demo
+    python data_scripts/study.py --profile mvtec3d --gpus 4
+    python data_scripts/study.py --profile mvtec3d --cluster profiles/slurm
 
 A run killed at any moment goes on where it stood when started again: jobs write whole files only, Snakemake redoes
-what it marked as incomplete, the lock is freed by the operating system, and jobs left without their run are stopped.
+what it marked as incomplete, the lock is freed by the operating system, and jobs left without their run are stopped,
+on a cluster too.
 """
 
 from __future__ import annotations
@@ -14,24 +17,30 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
+from lib.cluster import cancel_left_jobs, check_cluster, job_prefix
 from lib.config import project_root
-from lib.errors import run_command_line
-from lib.profiles import load_profile
+from lib.errors import InputError, run_command_line
+from lib.gpu_slots import visible_gpus
+from lib.profiles import Profile, load_profile
 
 RUN_VARIABLE = "STUDY_RUN_ROOT"  # marks every process of a run, so that a later run finds those left over
+EVERYTHING = ("study",)
 TAIL_LINES = 20
 TOTAL = re.compile(r"^total\s+(\d+)")
+IDLE = re.compile(r"^study\s+1$")  # the rule that only names all results is no work
 STARTED = re.compile(r"^Job \d+: (.*)")
 FAILED = re.compile(r"^Error in rule ")
-FAILED_LOG = re.compile(r"^\s+log: (\S+)")
+FAILED_LOGS = re.compile(r"^\s+log: (.+?)(?: \(check log|$)")
+SLURM_REASON = re.compile(r"^\s+message: (SLURM.+?)\s*(?:Detailed failure|For further|$)")
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 TROUBLE = re.compile(r"\b(WARNING|ERROR|InputError)\b")
 
@@ -75,40 +84,92 @@ def with_still_there(call: Callable[[], Any]) -> Any:
         return None
 
 
-def snakemake_command(profile: str, cores: str) -> list[str]:
-    """Command line of the workflow; the lock is ours because Snakemake's own outlives a kill."""
+def snakemake_command(
+    profile: str,
+    cores: str | None,
+    gpus: int | None = None,
+    cluster: Path | None = None,
+    targets: Sequence[str] = EVERYTHING,
+) -> list[str]:
+    """Command line of the workflow; the lock is ours because Snakemake's own outlives a kill.
+
+    Args:
+        profile: name of the study's profile.
+        cores: at most so many at a time, a number or "all"; None only on a cluster, whose profile limits the jobs.
+        gpus: at most so many at a time; None for no limit.
+        cluster: folder of a Snakemake profile for SLURM; jobs run here where it is None.
+        targets: rules or files to make.
+    """
+    limits = ["--cores", cores] if cores else []
+    limits += ["--resources", f"gpu={gpus}"] if gpus else []
+    if cluster:
+        limits += ["--workflow-profile", str(cluster), "--slurm-jobname-prefix", job_prefix(project_root())]
     return [
-        sys.executable, "-m", "snakemake", "study", "--config", f"profile={profile}", "--cores", cores, "--nolock",
+        sys.executable, "-m", "snakemake", *targets, "--config", f"profile={profile}", *limits, "--nolock",
         "--rerun-incomplete", "--rerun-triggers", "mtime", "code", "params", "input", "--nocolor", "--keep-going",
     ]  # fmt: skip
 
 
+def gpu_limit(profile: Profile, given: int | None, on_cluster: bool) -> int | None:
+    """How many GPUs the study may use at a time; None for no limit.
+
+    Args:
+        profile: its device decides whether jobs take a GPU at all.
+        given: what the command line says; without it, all GPUs of this machine, and no limit on a cluster.
+        on_cluster: jobs do not run here.
+
+    Raises:
+        InputError: a number below 1, or GPUs for a study that uses none.
+    """
+    if given is not None and profile.device == "cpu":
+        raise InputError(f"--gpus {given}: profile {profile.name} has device: cpu and uses no GPU; leave it out")
+    if given is not None and given < 1:
+        raise InputError(f"--gpus is {given}; give at least 1")
+    if given or on_cluster or profile.device == "cpu":
+        return given
+    return len(visible_gpus()) or 1  # without a GPU each job says so itself
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed job: its own log, then that of SLURM where it ran there, and what SLURM says of it."""
+
+    logs: tuple[str, ...]
+    reason: str = ""
+
+
 class Progress:
-    """Turns Snakemake's output into one line per started job, and remembers the logs of jobs that failed."""
+    """Turns Snakemake's output into one line per started job, and remembers the jobs that failed."""
 
     def __init__(self) -> None:
+        self.idle = 0
         self.total = 0
         self.started = 0
-        self.failed_logs: list[str] = []
+        self.failures: list[Failure] = []
         self.in_failure = False
+        self.reason = ""
 
     def read(self, line: str) -> str | None:
         """What to show for a line of Snakemake's output: a progress line, or None."""
-        if match := TOTAL.match(line):
-            self.total = int(match[1]) - 1  # the rule that only names all results is no work
+        if IDLE.match(line):
+            self.idle = 1
+        elif match := TOTAL.match(line):
+            self.total = int(match[1]) - self.idle
         elif match := STARTED.match(line):
             self.started += 1
             return f"[{self.started}/{self.total}] {match[1]}"
         elif FAILED.match(line):
-            self.in_failure = True
-        elif self.in_failure and (match := FAILED_LOG.match(line)):
-            self.failed_logs.append(match[1])
+            self.in_failure, self.reason = True, ""
+        elif self.in_failure and (match := SLURM_REASON.match(line)):
+            self.reason = match[1]
+        elif self.in_failure and (match := FAILED_LOGS.match(line)):
+            self.failures.append(Failure(tuple(match[1].split(", ")), self.reason))
             self.in_failure = False
         return None
 
 
-def run_workflow(root: Path, profile: str, cores: str) -> int:
-    """Exit status of Snakemake; its own output goes to runs/<profile>/logs/snakemake.log."""
+def run_workflow(root: Path, profile: str, command: Sequence[str]) -> int:
+    """Exit status of a Snakemake command line; its own output goes to runs/<profile>/logs/snakemake.log."""
     log = root / "runs" / profile / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, RUN_VARIABLE: str(root), "PYTHONHASHSEED": "0"}
@@ -116,7 +177,7 @@ def run_workflow(root: Path, profile: str, cores: str) -> int:
     with (
         open(log, "w", encoding="utf-8") as written,
         subprocess.Popen(
-            snakemake_command(profile, cores), cwd=root, env=environment, text=True, errors="replace",
+            command, cwd=root, env=environment, text=True, errors="replace",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process,
     ):  # fmt: skip
@@ -125,16 +186,23 @@ def run_workflow(root: Path, profile: str, cores: str) -> int:
             if shown := progress.read(line):
                 print(shown, flush=True)
     if process.returncode:
-        explain_failure(root, log, progress.failed_logs)
+        explain_failure(root, log, progress.failures)
     return process.returncode
 
 
-def explain_failure(root: Path, log: Path, failed_logs: list[str]) -> None:
-    """Print what matters of each failed job's log, or of Snakemake's own where no job failed."""
-    for path in dict.fromkeys(failed_logs) or [str(log.relative_to(root))]:
-        text = (root / path).read_text(encoding="utf-8", errors="replace") if (root / path).is_file() else ""
-        print(f"\nfailed; from {path}:", *telling_lines(text), sep="\n  ", file=sys.stderr)
+def explain_failure(root: Path, log: Path, failures: list[Failure]) -> None:
+    """Print what matters of each failed job's first log that says anything; of Snakemake's where no job failed."""
+    for failure in dict.fromkeys(failures) or [Failure((str(log.relative_to(root)),))]:
+        texts = {path: log_text(root / path) for path in failure.logs}
+        path = next((path for path, text in texts.items() if text), failure.logs[0])
+        reason = [failure.reason] if failure.reason else []
+        print(f"\nfailed; from {path}:", *reason, *telling_lines(texts[path]), sep="\n  ", file=sys.stderr)
     print("\nmend the cause and run the same command again; what is done stays done", file=sys.stderr)
+
+
+def log_text(path: Path) -> str:
+    """Text of a log; empty where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def telling_lines(text: str) -> list[str]:
@@ -144,19 +212,31 @@ def telling_lines(text: str) -> list[str]:
 
 
 def main() -> int:
-    """Command line: --profile NAME --cores N; exit status of the run."""
+    """Command line: see --help; exit status of the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--cores", default="all", help="number of jobs at a time")
+    parser.add_argument("--cores", help="CPU cores at a time: number or all (default: all, on a cluster no limit)")
+    parser.add_argument("--gpus", type=int, help="GPUs at a time (default: all of this machine)")
+    parser.add_argument("--cluster", type=Path, metavar="FOLDER", help="Snakemake profile: run jobs on its SLURM")
+    parser.add_argument("--targets", nargs="+", default=EVERYTHING, help="rules or files to make (default: the book)")
     arguments = parser.parse_args()
     root = project_root()
-    load_profile(arguments.profile)  # refuses an unknown or broken one before anything starts
+    profile = load_profile(arguments.profile)  # refuses an unknown or broken one before anything starts
+    gpus = gpu_limit(profile, arguments.gpus, on_cluster=arguments.cluster is not None)
+    if arguments.cluster:
+        check_cluster(arguments.cluster)
+        arguments.cluster = arguments.cluster.resolve()  # Snakemake starts elsewhere
+    cores = arguments.cores or (None if arguments.cluster else "all")
     started = time.monotonic()
+    command = snakemake_command(profile.name, cores, gpus, arguments.cluster, arguments.targets)
     with study_lock(root):
-        stop_leftovers(root)
-        status = run_workflow(root, arguments.profile, arguments.cores)
+        stop_leftovers(root)  # first, or a Snakemake left over would submit more
+        cancel_left_jobs(root)
+        status = run_workflow(root, profile.name, command)
     if status == 0:
-        print(f"the book is at _build/html/index.html ({time.monotonic() - started:.0f} s)")
+        whole = tuple(arguments.targets) == EVERYTHING
+        made = "the book is at _build/html/index.html" if whole else "all targets are there"
+        print(f"{made} ({time.monotonic() - started:.0f} s)")
     return status
 
 

@@ -58,6 +58,10 @@ BAD_INPUT = [
         ("--profile", "demo", "--method", "nope"),
         "InputError: method of profile demo 'nope' is unknown; choose one of cfm, ",
     ),
+    ("study", ("--gpus", "2"), "InputError: --gpus 2: profile demo has device: cpu and uses no GPU; leave it out"),
+    ("study", ("--cluster", "nope"), "InputError: nope holds no config.yaml of Snakemake; give profiles/slurm, or a"),
+    ("local_slurm", ("stop", "--folder", "nope"), "InputError: nope: no SLURM was started there; give the folder that"),
+    ("compare_records", ("nope", "nope"), "InputError: nope: no such folder; give one with records, such as"),
     ("run_notebook", ("nope.ipynb", "out.ipynb"), "InputError: notebook nope.ipynb does not exist; notebooks lie in"),
 ]
 NO_BAD_INPUT = {"make_env", "check_site", "pack_site"}  # nothing that they call raises InputError

@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = {
     0: (
         "errors", "config", "methods", "instances", "profiles", "runtime", "sources", "downloads", "archives",
-        "datasets", "parallel", "seeding",
+        "datasets", "parallel", "seeding", "gpu_slots", "cluster",
     ),
     1: (
         "reading", "training", "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
@@ -177,7 +177,7 @@ def test_environment_names_no_version_but_pythons():
     plain = [entry for entry in dependencies if isinstance(entry, str)]
     (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
     assert [entry for entry in plain if re.search(r"\d", entry)] == ["python=3.11"]
-    assert pip == ["-c constraints.txt", "-e .[book,lab,dev]"]
+    assert pip == ["-c constraints.txt", "-e .[book,cluster,lab,dev]"]
 
 
 def test_constraints_are_exact_public_and_meet_every_range():

@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from data_scripts import pack_site, run_notebook
-from data_scripts.study import Progress, snakemake_command, study_lock, telling_lines
+from data_scripts.study import Failure, Progress, explain_failure, snakemake_command, study_lock, telling_lines
 from lib.config import project_root
 from lib.errors import InputError
 from lib.sources import imported_modules, source_closure
@@ -105,6 +105,7 @@ def test_parameter_values_are_read_as_yaml(text, value):
 def test_progress_counts_jobs_and_finds_the_log_of_a_failed_one():
     lines = [
         "Job stats:",
+        "study        1",
         "total        3",
         "Job 5: data ring",
         "Finished jobid: 5 (Rule: data)",
@@ -115,7 +116,26 @@ def test_progress_counts_jobs_and_finds_the_log_of_a_failed_one():
     ]
     progress = Progress()
     assert [shown for line in lines if (shown := progress.read(line))] == ["[1/2] data ring", "[2/2] book"]
-    assert progress.failed_logs == ["runs/demo/logs/book.log"]
+    assert progress.failures == [Failure(("runs/demo/logs/book.log",))]
+
+
+def test_failed_slurm_job_is_told_with_slurms_reason_and_its_first_log_that_says_anything(tmp_path, capsys):
+    (tmp_path / "slurm.log").write_text("srun: error: no such node\n")
+    lines = [
+        "Error in rule data:",
+        "    message: SLURM-job '7' failed, SLURM status is: 'TIMEOUT'. Detailed failure reason unavailable (no sacct)."
+        "For further error details see the cluster/cloud log and the log files of the involved rule(s).",
+        f"    log: data.log, {tmp_path}/slurm.log (check log file(s) for error details)",
+    ]
+    progress = Progress()
+    assert [progress.read(line) for line in lines] == [None] * 3
+    explain_failure(tmp_path, tmp_path / "snakemake.log", progress.failures)
+    told = capsys.readouterr().err.splitlines()
+    assert told[1:4] == [
+        f"failed; from {tmp_path}/slurm.log:",
+        "  SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.",
+        "  srun: error: no such node",
+    ]
 
 
 def test_telling_lines_prefer_named_trouble_to_the_end_of_a_log():
