@@ -8,6 +8,8 @@ NUMBER ?= 5
 PORT ?= 8000
 CLUSTER ?= profiles/slurm
 
+SITE := _build/$(if $(filter-out demo,$(PROFILE)),$(PROFILE)/)html
+
 ifdef PY
 PYTHON := $(PY)
 ENV :=
@@ -17,7 +19,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book cluster test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
+.PHONY: help env book full cluster test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +31,11 @@ env: $(ENV)  ## install the tested versions into .venv
 
 book: $(ENV)  ## run the study and build the site into _build/html (PROFILE=demo, CORES=all)
 	@$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cores $(CORES)
+
+full: $(ENV)  ## the whole book on real data into _build/<profile>/html (PROFILE=mvtec3d, DATA=folder)
+	@$(if $(filter demo,$(PROFILE)),$(error name the real data: make full PROFILE=mvtec3d DATA=folder)) \
+		$(if $(DATA),ANOMALY_DATA_ROOT="$(abspath $(DATA))") \
+		$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cores $(CORES)
 
 cluster: $(ENV)  ## the same on a SLURM cluster (PROFILE=mvtec3d, CLUSTER=profiles/slurm)
 	@$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cluster $(CLUSTER)
@@ -63,10 +70,10 @@ pretrain: $(ENV)  ## train the embedded networks again, about half an hour each 
 	@$(PYTHON) data_scripts/pretrain.py xyz
 
 serve: $(ENV)  ## show the built site at localhost, PORT=8000
-	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
-dist: book  ## zip the site to dist/book.zip
-	@$(PYTHON) data_scripts/pack_site.py _build/html dist/book.zip
+dist: $(if $(filter demo,$(PROFILE)),book,full)  ## zip the site to dist/book.zip
+	@$(PYTHON) data_scripts/pack_site.py $(SITE) dist/book.zip
 
 clean:  ## remove all that a run has made; results/ and .venv stay
 	rm -rf _build dist book/chapters runs/$(PROFILE) .snakemake

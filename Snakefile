@@ -61,7 +61,14 @@ BASIC_RECORDS = [
 ]
 FEATURES = [features(PROFILE.extractor, category) for category in PROFILE.categories]
 EMBEDDED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "lib/extractors/embedded").glob("*.*"))
-CHAPTERS = expand("book/chapters/{stem}.ipynb", stem=PROFILE.chapters)
+# The demo's book lies in book/ and has every chapter; other profiles have editions of their own, beside it.
+IS_DEMO = PROFILE.name == "demo"
+BOOK = "book" if IS_DEMO else f"{WORK}/book"
+SITE = "_build/html" if IS_DEMO else f"_build/{PROFILE.name}/html"
+ASSEMBLE = "" if IS_DEMO else f"python data_scripts/assemble_book.py --profile {PROFILE.name} --target {BOOK} && "
+EXAMPLE = "" if IS_DEMO else f" --example category {PROFILE.categories[0]}"
+OVERVIEW = "book/chapters/figures/overview.png"
+CHAPTERS = expand(f"{BOOK}/chapters/{{stem}}.ipynb", stem=PROFILE.chapters)
 
 
 wildcard_constraints:
@@ -76,7 +83,7 @@ localrules: study, book
 # names the steps in between too, so that a deleted record is computed again
 rule study:
     default_target: True
-    input: "_build/html/index.html", CHAPTERS, BASIC_RECORDS, FEATURES,
+    input: f"{SITE}/index.html", CHAPTERS, BASIC_RECORDS, FEATURES,
 
 
 rule book:
@@ -85,18 +92,21 @@ rule book:
         chapters=CHAPTERS,
         pages=book_files("*.md", "*.bib", "_toc.yml", "_ext/*.py", "_static/**/*.*"),
         config="_config.yml",
-        overview="book/chapters/figures/overview.png",
-        check=sources("data_scripts/check_site.py"),
-    output: "_build/html/index.html",
+        overview=OVERVIEW if IS_DEMO else [],
+        check=sources("data_scripts/check_site.py", "data_scripts/assemble_book.py"),
+    output: f"{SITE}/index.html",
     log: f"{LOGS}/book.log",
     params:
         scratch=f"{WORK}/site",
-        profile=PROFILE.name,
+        site=SITE,
+        source=BOOK,
+        assemble=ASSEMBLE,
     shell:
-        "(rm -rf {params.scratch}"
-        " && jupyter-book build book --config _config.yml --path-output {params.scratch} -W -n --keep-going"
+        "(rm -rf {params.scratch} && {params.assemble}"
+        "jupyter-book build {params.source} --config _config.yml --path-output {params.scratch} -W -n --keep-going"
         " && python data_scripts/check_site.py {params.scratch}/_build/html"
-        " && rm -rf _build/html && mv {params.scratch}/_build/html _build/html) > {log} 2>&1"
+        " && rm -rf {params.site} && mkdir -p {params.site} && rmdir {params.site}"
+        " && mv {params.scratch}/_build/html {params.site}) > {log} 2>&1"
 
 
 if PROFILE.dataset == "synth3d":
@@ -170,15 +180,16 @@ rule notebook:
         weights=lambda wildcards: EMBEDDED if wildcards.stem == "03_extractors" else [],
         records=BASIC_RECORDS,
         curated=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / PROFILE.name).rglob("*.json")),
-    output: "book/chapters/{stem}.ipynb",
+    output: f"{BOOK}/chapters/{{stem}}.ipynb",
     log: f"{LOGS}/notebook-{{stem}}.log",
     params:
         profile=PROFILE.name,
         failed=f"{WORK}/failed",
+        example=EXAMPLE,
     threads: PROFILE.threads
     resources: gpu=GPU, mem_mb=MEMORY_MB, runtime=MINUTES,
     shell:
-        "python data_scripts/run_notebook.py {input.notebook} {output} -p profile {params.profile}"
+        "python data_scripts/run_notebook.py {input.notebook} {output} -p profile {params.profile}{params.example}"
         " --failed {params.failed} > {log} 2>&1"
 
 
@@ -188,7 +199,7 @@ rule overview:
         code=sources("data_scripts/make_overview.py"),
         features=FEATURES,
         records=[path for category in CFM.categories for path in records(CFM, category, CFM.seeds[0])],
-    output: "book/chapters/figures/overview.png",
+    output: OVERVIEW,
     log: f"{LOGS}/overview.log",
     threads: PROFILE.threads
     resources: mem_mb=MEMORY_MB, runtime=60,

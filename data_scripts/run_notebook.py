@@ -102,7 +102,9 @@ def kernel_connection(scratch: Path) -> Config:
     return Config() if sys.platform == "win32" else Config(KernelManager={"transport": "ipc", "ip": str(scratch / "k")})
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, Any], failed_folder: Path) -> None:
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, Any], failed_folder: Path, examples: dict[str, Any] | None = None
+) -> None:
     """Execute a notebook in the project root and put the result at `target`, whole or not at all.
 
     Args:
@@ -110,6 +112,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], failed_
         target: where the executed copy goes.
         parameters: values for its parameters cell.
         failed_folder: keeps the executed part when a cell fails.
+        examples: values for those of its parameters that it has.
 
     Raises:
         InputError: no such notebook or parameter.
@@ -119,6 +122,8 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], failed_
         prepared, executed = Path(scratch) / source.name, Path(scratch) / "executed.ipynb"
         nbformat.write(load_notebook(source), prepared)
         check_parameters(source, prepared, parameters)
+        known = papermill.inspect_notebook(str(prepared))
+        parameters = {name: value for name, value in (examples or {}).items() if name in known} | parameters
         os.environ.update(ENVIRONMENT, IPYTHONDIR=str(Path(scratch) / "ipython"))  # no personal start-up files
         try:
             with filtered_stderr():
@@ -160,18 +165,23 @@ def parse_parameter(name: str, text: str) -> tuple[str, Any]:
 
 
 def main() -> int:
-    """Command line: SOURCE TARGET [-p NAME VALUE]... [--failed FOLDER]; exit status 1 with a few lines on failure."""
+    """Command line: SOURCE TARGET [-p NAME VALUE]... [--example NAME VALUE]... [--failed FOLDER]; 1 on failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument(
+        "--example", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter that is set only in notebooks that have it",
+    )  # fmt: skip
     parser.add_argument("--failed", type=Path, default=Path("runs/failed"), help="folder for notebooks that fail")
     arguments = parser.parse_args()
     parameters = dict(parse_parameter(name, text) for name, text in arguments.parameter)
+    examples = dict(parse_parameter(name, text) for name, text in arguments.example)
     device = load_profile(parameters["profile"]).device if "profile" in parameters else "cpu"
     try:
         with own_gpu(device):  # the kernel inherits it
-            run_notebook(arguments.source, arguments.target, parameters, arguments.failed)
+            run_notebook(arguments.source, arguments.target, parameters, arguments.failed, examples)
     except PapermillExecutionError as error:
         print(failure_text(arguments.source, arguments.failed, error), file=sys.stderr)
         return 1

@@ -235,7 +235,8 @@ def main() -> int:
         status = run_workflow(root, profile.name, command)
     if status == 0:
         whole = tuple(arguments.targets) == EVERYTHING
-        made = "the book is at _build/html/index.html" if whole else "all targets are there"
+        site = "_build/html" if profile.name == "demo" else f"_build/{profile.name}/html"
+        made = f"the book is at {site}/index.html" if whole else "all targets are there"
         print(f"{made} ({time.monotonic() - started:.0f} s)")
     return status
 

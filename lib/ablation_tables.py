@@ -23,9 +23,8 @@ from lib.experiment import experiment_identity, matching_records, results_root, 
 from lib.feature_store import ensure_data
 from lib.profiles import MethodSpec, Profile
 from lib.published import published_numbers
-from lib.tables import flat_metrics
+from lib.tables import Record, flat_metrics, records_frame
 
-Record = dict[str, Any]
 METRICS = ("I-AUROC", "AUPRO@30%")  # the two that papers print, AUPRO exact
 MODALITIES = {"rgb": "RGB", "xyz": "3D"}
 COLORS = {"setting": "#0072B2", "reference": "#D55E00", "unadapted": "#555555"}
@@ -240,3 +239,20 @@ def draw_levels(axis: Axes, levels: pd.DataFrame, metric: str) -> None:
     axis.axvline(mean, color=COLORS["reference"], linewidth=0.8, label="base")
     level = levels.loc["unadapted", metric]
     axis.axvline(level, color=COLORS["unadapted"], linestyle="--", linewidth=0.8, label="unadapted")
+
+
+def pixels_drawn(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean and standard deviation of both metrics over seeds, and mean seconds of training, by pixels of each image.
+
+    Args:
+        records: of CFM, of trainings that drew different numbers of pixels; none give an empty table.
+    """
+    if not records:
+        return pd.DataFrame()
+    frame = records_frame(records).query("defect == 'all'")
+    numbers = [record["config"]["method"]["pixels_per_image"] for record in records]
+    frame = frame.assign(pixels=[str(n or "all") for n in numbers], seconds=[r["run"]["fit_seconds"] for r in records])
+    grouped = frame.groupby("pixels")
+    spread = grouped[list(METRICS)].std().add_suffix(" std")
+    order = [str(number or "all") for number in dict.fromkeys(numbers)]
+    return grouped[list(METRICS)].mean().join(spread).join(grouped["seconds"].mean()).loc[order]

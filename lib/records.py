@@ -12,7 +12,7 @@ from lib.runtime import atomic_path
 
 SCHEMA = 1
 KEYS = ("schema", "key", "config", "inputs", "metrics", "per_image", "history", "run")
-MACHINE_INPUTS = ("data", "code", "versions")  # what other processors, later code or an upgrade change
+MACHINE_INPUTS = ("data", "code", "versions", "precision")  # what other machines, later code or an upgrade change
 
 
 def record_path(root: Path, method: str, category: str, variant: str, seed: int) -> Path:

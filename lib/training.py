@@ -114,7 +114,12 @@ def choose_precision(wanted: str, device: str) -> str:
         return wanted
     if device == "cpu":
         return "float32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if has_bf16() else "fp16"
+
+
+def has_bf16() -> bool:
+    """True where there is a GPU that computes bf16 itself."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def choose_preset(wanted_gb: int | None, device: str) -> MemoryPreset:

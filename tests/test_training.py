@@ -163,7 +163,7 @@ def test_compiled_networks_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_precision("auto", "cpu") == "float32" and choose_precision("tf32", "cuda") == "tf32"
     for supported, expected in ((True, "bf16"), (False, "fp16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
+        monkeypatch.setattr(training, "has_bf16", lambda s=supported: s)
         assert choose_precision("auto", "cuda") == expected
     with pytest.raises(InputError, match="half"):
         choose_precision("half", "cpu")
