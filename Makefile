@@ -19,7 +19,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book full cluster test test-gpu bench ablations check-records weights show-features clear-features pretrain serve dist clean
+.PHONY: help env book full cluster test test-gpu bench bench-training ablations check-records weights show-features clear-features pretrain serve dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-gpu: $(ENV)  ## the tests that need a GPU
 
 bench: $(ENV)  ## time and memory of LSFA at the paper's size (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench.py --device $(DEVICE)
+
+bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=cpu)
+	@$(PYTHON) data_scripts/bench_training.py --device $(DEVICE) $(if $(filter cuda,$(DEVICE)),--samples 240,--samples 4 --batch-size 2)
 
 ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these)
 	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)"
