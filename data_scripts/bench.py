@@ -48,6 +48,7 @@ from lib.patches import PatchSet
 from lib.preparation import PREPARATION_DEFAULT
 from lib.reading import ReadOnAccess
 from lib.runtime import atomic_path, cpu_name
+from lib.training import device_setup
 
 MAX_STEP_GB = 8.0  # of a training step at the paper's size
 MAX_GROWTH_GB = 0.005  # of the peak memory from the few epochs to the many
@@ -171,8 +172,9 @@ def cfm_cost(num_samples: int, size: Size, object_side_px: int, device: torch.de
     """Seconds of an epoch and of a prediction of CFM as the paper trains it, per sample, and peak memory."""
     samples = [made_up_features(size, object_side_px, seed) for seed in range(num_samples)]
     head = CFM(replace(CFM_PAPER, num_epochs=1), size.rgb_dim, size.xyz_dim, device.type)
-    head.fit(samples, seed=0)  # the first epoch pays for memory that the others find
-    epoch = times(lambda: head.fit(samples, seed=0), device)
+    setup = device_setup(device.type)
+    head.fit(samples, seed=0, setup=setup)  # the first epoch pays for memory that the others find
+    epoch = times(lambda: head.fit(samples, seed=0, setup=setup), device)
     trained_gb = peak_gb(device)
     predict = times(lambda: [head.predict(sample) for sample in samples], device)
     return {
@@ -205,7 +207,8 @@ def training_cost(
     """Times and peak memory of a whole training."""
     config = replace(config, num_epochs=num_epochs)
     patch_sets = {CATEGORY: [random_patches(size, seed) for seed in range(num_samples)]}
-    taken = times(lambda: train_adaptors(config, patch_sets, seed=0, device=device), device)
+    setup = device_setup(device.type)
+    taken = times(lambda: train_adaptors(config, patch_sets, seed=0, device=device, setup=setup), device)
     return {**taken, "peak_gb": peak_gb(device)}
 
 

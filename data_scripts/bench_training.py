@@ -42,7 +42,7 @@ from lib.heads.lsfa import LSFA
 from lib.instances import CFM_DEMO, CFM_PAPER, LSFA_DEMO, LSFA_PAPER
 from lib.losses import cosine_distance
 from lib.profiles import load_profile
-from lib.training import AUTOCAST, TrainingSetup, choose_preset
+from lib.training import AUTOCAST, TrainingSetup, device_setup
 
 DATA = "demo"  # profile whose samples and, for the results of less precision, features are taken
 FULL_SIZE = ExtractorSpec("dino_vitb8", "point_mae", weights="random")
@@ -167,7 +167,7 @@ def our_cost(arguments: argparse.Namespace, precision: str, compiled: bool = Fal
     extractor(samples[0])
     features: list[Features] = []
     once = times(lambda: features.extend(extractor(sample) for sample in samples), device)
-    setup = TrainingSetup(precision, choose_preset(None, arguments.device), compiled)
+    setup = replace(device_setup(arguments.device, precision), compiled=compiled)
     config = replace(CFM_PAPER, batch_size=arguments.batch_size, num_epochs=1)
     head = CFM(config, RGB_DIM, XYZ_DIM, arguments.device)
     epochs = [times(lambda: head.fit(features, seed=0, setup=setup), device)["seconds"] for _ in range(EPOCHS)]
@@ -198,7 +198,7 @@ def lsfa_cost(arguments: argparse.Namespace, precision: str) -> dict[str, float]
     device = torch.device(arguments.device)
     extractor = get_extractor(FULL_SIZE, arguments.device)
     features = [extractor(sample) for sample in training_samples(arguments.samples)]
-    setup = TrainingSetup(precision, choose_preset(None, arguments.device))
+    setup = device_setup(arguments.device, precision)
     head = LSFA(replace(LSFA_PAPER, num_epochs=1, batch_size=arguments.batch_size), RGB_DIM, XYZ_DIM, arguments.device)
     held_out = features[-2:]
     adapted = LSFA(replace(head.config, coreset_fraction=1e-3), RGB_DIM, XYZ_DIM, arguments.device)

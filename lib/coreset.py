@@ -121,10 +121,11 @@ def project_tables(tables: Sequence[Tensor], eps: float | None, seed: int) -> Te
         eps, seed: as for `project`; without eps the rows are joined as they are.
     """
     num_rows, dim = sum(map(len, tables)), tables[0].shape[1]
-    if eps is None or num_rows == 1 or (wanted := johnson_lindenstrauss_min_dim(num_rows, eps=eps)) > dim:
+    wanted = dim if eps is None else projected_dim(num_rows, dim, eps)
+    if wanted == dim:
         return torch.cat(list(tables))
     shape_only = np.zeros((1, dim), dtype=np.float32)  # all that the fit reads of the rows
-    projection = SparseRandomProjection(int(wanted), random_state=seed).fit(shape_only)
+    projection = SparseRandomProjection(wanted, random_state=seed).fit(shape_only)
     components = torch.from_numpy(projection.components_.toarray()).to(tables[0])
     projected = torch.empty(num_rows, len(components), device=tables[0].device)
     start = 0
@@ -132,6 +133,17 @@ def project_tables(tables: Sequence[Tensor], eps: float | None, seed: int) -> Te
         torch.matmul(table, components.T, out=projected[start : start + len(table)])
         start += len(table)
     return projected
+
+
+def projected_dim(num_rows: int, dim: int, eps: float) -> int:
+    """Columns after the projection of rows with some columns; as many as before where that would be no fewer.
+
+    Args:
+        num_rows: M.
+        dim: C.
+        eps: as for `project`.
+    """
+    return dim if num_rows == 1 else min(dim, int(johnson_lindenstrauss_min_dim(num_rows, eps=eps)))
 
 
 def cover_radius(rows: Tensor, indices: Tensor) -> float:

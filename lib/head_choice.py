@@ -13,7 +13,7 @@ from lib.heads import build_head
 from lib.methods import MethodSettings
 from lib.profiles import MethodSpec, Profile
 from lib.runtime import seeded_generator
-from lib.training import TrainingSetup, choose_precision, choose_preset
+from lib.training import TrainingSetup, device_setup
 
 
 def head_modules(config: MethodSettings) -> tuple[str, ...]:
@@ -102,5 +102,5 @@ def further_training_data(
 
 def training_setup(profile: Profile) -> TrainingSetup:
     """How the profile's trainings are computed on this machine."""
-    precision = choose_precision(profile.precision, profile.device)
-    return TrainingSetup(precision, choose_preset(profile.memory_gb, profile.device), profile.compiled)
+    setup = device_setup(profile.device, profile.precision, profile.memory_gb)
+    return dataclasses.replace(setup, compiled=profile.compiled)

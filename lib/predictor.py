@@ -29,6 +29,7 @@ from lib.heads.state import joined, part_of, read_state, write_state
 from lib.methods import MethodSettings
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_SEED, PreparationConfig, prepare_sample
 from lib.stored_heads import from_json, to_json
+from lib.training import device_setup
 
 FORMAT = "predictor 1"
 FRESH = "given"  # stands where a file of the sample would be named
@@ -175,7 +176,7 @@ def fit_predictor(
     standardizer = Standardizer.fit(features) if standardize else None
     features = features if standardizer is None else [standardizer.apply(sample) for sample in features]
     head = build_head(config, unfitted.extractor.rgb_dim, unfitted.extractor.xyz_dim, device)
-    head.fit(features, seed, progress)
+    head.fit(features, seed, progress, **({"setup": device_setup(device)} if config.trains else {}))
     return replace(unfitted, head=head, standardizer=standardizer)
 
 

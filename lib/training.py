@@ -144,6 +144,11 @@ def choose_preset(wanted_gb: int | None, device: str) -> MemoryPreset:
     return GPU_PRESETS[max(fitting, default=min(GPU_PRESETS))]
 
 
+def device_setup(device: str, precision: str = "float32", memory_gb: int | None = None) -> TrainingSetup:
+    """How to train on a device: see `choose_precision` and `choose_preset`."""
+    return TrainingSetup(choose_precision(precision, device), choose_preset(memory_gb, device))
+
+
 def check_memory(what: str, needs_gb: dict[int, float], preset: MemoryPreset, free_gb: float) -> None:
     """Stop before a training that will not fit the GPU's free memory.
 

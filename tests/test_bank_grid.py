@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from lib.coreset import greedy_coreset, project, project_tables
 from lib.errors import InputError
 from lib.grids import bilinear_resize, quantized_blur
+from lib.heads import patch_bank
 from lib.heads.bank_grid import GridBankConfig, bank_prediction, grid_map, pooled_xyz, read_grid
 from lib.heads.patch_bank import coreset_bank, gathered
 from lib.methods import PatchCoreConfig
@@ -158,3 +159,15 @@ def test_statistics_of_tables_are_those_of_all_values() -> None:
     assert mean == pytest.approx(float(values.mean()), abs=1e-6)
     assert std == pytest.approx(float(values.std(correction=0)), rel=1e-6)
     assert table_statistics([torch.full((2, 3), 4.0)]) == (4.0, 1.0)
+
+
+def test_a_bank_that_will_not_fit_the_gpu_is_told_with_a_grid_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_bank, "free_gpu_gb", lambda device: 1.0)
+    config = PatchCoreConfig(grid_side=56, projection_eps=None)
+    patch_bank.check_bank_memory(1000, 20, config, torch.device("cuda"))
+    told = r"100,000 patches needs about 1\.3 GB .* 1\.0 GB are free; set grid_side: 49 .* or device: cpu"
+    with pytest.raises(InputError, match=told):
+        patch_bank.check_bank_memory(100_000, 1000, config, torch.device("cuda"))
+    monkeypatch.setattr(patch_bank, "free_gpu_gb", lambda device: 1e-6)
+    with pytest.raises(InputError, match="a memory bank of 50 patches"):
+        coreset_bank([torch.zeros(10, 7)] * 5, config, seed=0)

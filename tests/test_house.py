@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import lib
+from data_scripts.assemble_book import ROOT_PAGE
 from lib.config import project_root
 from lib.profiles import load_profile
 
@@ -169,7 +170,7 @@ def test_contents_name_exactly_the_chapters_and_pages_there_are():
         load_profile("demo").chapters
     )
     pages = {path.stem for path in (ROOT / "book").glob("*.md")}
-    assert {name for name in files if "/" not in name} == pages
+    assert {*(name for name in files if "/" not in name), ROOT_PAGE} == pages
 
 
 def test_environment_names_no_version_but_pythons():

@@ -5,14 +5,19 @@ Letters: M bank rows, Q query patches, C channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lib.bank_search import k_nearest_rows, nearest_rows
-from lib.coreset import greedy_coreset, project_tables
+from lib.coreset import greedy_coreset, project_tables, projected_dim
+from lib.errors import InputError
 from lib.methods import PatchCoreConfig
+from lib.training import BYTES_PER_GB, free_gpu_gb
+
+COPIES_IN_SELECTION = 3.2  # of the projected rows: 3.1 GB for 765,184 of 334 columns (results/bench/cuda.json)
 
 
 def coreset_size(num_rows: int, fraction: float) -> int:
@@ -40,13 +45,36 @@ def coreset_bank(
         device: where rows are compared.
         progress: show a bar over selections.
         num_selected: M, where the fraction does not say it.
+
+    Raises:
+        InputError: the GPU's free memory will not do.
     """
     counts = torch.tensor([len(table) for table in tables])
     wanted = coreset_size(int(counts.sum()), config.coreset_fraction) if num_selected is None else num_selected
     if wanted == int(counts.sum()):
         return torch.cat(list(tables)).to(device)
+    check_bank_memory(int(counts.sum()), tables[0].shape[1], config, torch.device(device))
     projected = project_tables(tables, config.projection_eps, seed).to(device)
     return gathered(tables, greedy_coreset(projected, wanted, progress=progress).cpu()).to(device)
+
+
+def check_bank_memory(num_rows: int, dim: int, config: PatchCoreConfig, device: torch.device) -> None:
+    """Stop before a selection that will not fit the GPU's free memory; see `coreset_bank`.
+
+    Args:
+        num_rows: of all tables.
+        dim: channels C of a row.
+        config: reads projection_eps and grid_side.
+        device: where rows are compared.
+    """
+    columns = dim if config.projection_eps is None else projected_dim(num_rows, dim, config.projection_eps)
+    need_gb, free_gb = 4 * COPIES_IN_SELECTION * num_rows * columns / BYTES_PER_GB, free_gpu_gb(device)
+    if need_gb > free_gb:
+        fitting = math.floor((config.grid_side or 28) * (free_gb / need_gb) ** 0.5)  # rows grow with the side's square
+        raise InputError(
+            f"a memory bank of {num_rows:,} patches needs about {need_gb:.1f} GB of GPU memory to choose from, and "
+            f"{free_gb:.1f} GB are free; set grid_side: {fitting} for the method, or device: cpu in the profile"
+        )
 
 
 def gathered(tables: Sequence[Tensor], indices: Tensor) -> Tensor:
