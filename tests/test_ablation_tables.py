@@ -231,3 +231,16 @@ class TestStoredRecords:
             "product": [0, 1],
             "product-released": [0, 1],
         }
+
+
+def test_pixels_drawn_by_hand() -> None:
+    records = []
+    for number, seed, auroc, s in ((64, 0, 0.6, 1.0), (64, 1, 0.8, 3.0), (None, 0, 0.9, 8.0), (None, 1, 0.9, 10.0)):
+        record = made_record("cord", seed, auroc, 0.5)
+        record["metrics"]["by_defect"] = {}
+        records.append(record | {"config": {"method": {"pixels_per_image": number}}, "run": {"fit_seconds": s}})
+    table = ablations.pixels_drawn(records)
+    assert list(table.index) == ["64", "all"] and table["seconds"].tolist() == [2.0, 9.0]
+    assert table["I-AUROC"].tolist() == pytest.approx([0.7, 0.9])
+    assert table["I-AUROC std"].tolist() == pytest.approx([0.2 / 2**0.5, 0.0])
+    assert ablations.pixels_drawn([]).empty

@@ -24,6 +24,7 @@ BAD_INPUT = [
     ("make_overview", ("--profile", "nope", "--output", "nope.png"), PROFILE_LINE),
     ("expected_numbers", ("--profile", "nope"), PROFILE_LINE),
     ("study", ("--profile", "nope"), PROFILE_LINE),
+    ("assemble_book", ("--profile", "nope", "--target", "nope"), PROFILE_LINE),
     ("ablations", ("remake", "--profile", "nope"), PROFILE_LINE),
     ("ablations", ("check", "--number", "0"), "InputError: --number 0 would check nothing; give 1 or more"),
     (

@@ -40,9 +40,11 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
 def executed(tmp_path_factory):
     """A notebook run through the command line with a parameter: process and executed notebook."""
     folder = tmp_path_factory.mktemp("runner")
-    cells = (BAR_CELL, "import os\nprint(count + 1, os.environ['STUDY_RENDERER'])", "os.getcwd()")
-    source = write_notebook(folder / "page.ipynb", *cells)
-    process = run_command(source, folder / "out" / "page.ipynb", "-p", "count", "3", "--failed", folder / "failed")
+    cells = (BAR_CELL, "import os\nprint(count + 1, os.environ['STUDY_RENDERER'])", "os.getcwd()", "print(part)")
+    source = write_notebook(folder / "page.ipynb", *cells, parameters="count = 2\npart = 'none'")
+    examples = [word for pair in (("count", "9"), ("part", "lid"), ("unknown", "1")) for word in ("--example", *pair)]
+    target = folder / "out" / "page.ipynb"
+    process = run_command(source, target, "-p", "count", "3", *examples, "--failed", folder / "failed")
     return process, nbformat.read(folder / "out" / "page.ipynb", as_version=4)
 
 
@@ -51,6 +53,7 @@ def test_runner_is_silent_and_gives_parameters_to_the_notebook(executed):
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert notebook.cells[4].outputs[0].text == "4 book\n"
     assert notebook.cells[5].outputs[0].data["text/plain"] == repr(str(ROOT))
+    assert notebook.cells[6].outputs[0].text == "lid\n"  # an example, where the notebook has the parameter
 
 
 def test_progress_bar_keeps_its_last_state_only(executed):
@@ -165,10 +168,15 @@ def test_second_run_waits_for_the_first_and_a_kill_frees_the_lock(tmp_path):
         pass
 
 
-def test_workflow_is_whole_without_running_it():
-    command = [*snakemake_command("demo", "1"), "--dry-run", "--forceall", "--quiet", "all"]
+@pytest.mark.parametrize(("profile", "site"), [("demo", "_build/html"), ("eyecandies", "_build/eyecandies/html")])
+def test_workflow_is_whole_without_running_it(profile, site):
+    command = [*snakemake_command(profile, "1"), "--dry-run", "--forceall", "--printshellcmds"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+    assert f"mv runs/{profile}/site/_build/html {site})" in process.stdout
+    assembled = "assemble_book.py --profile eyecandies --target runs/eyecandies/book" in process.stdout
+    assert assembled == (profile != "demo")
+    assert ("--example category CandyCane" in process.stdout) == assembled
 
 
 def test_imports_are_read_from_scripts_and_notebooks(tmp_path):
