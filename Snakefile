@@ -56,6 +56,11 @@ def book_files(*patterns):
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / "book").glob(pattern))
 
 
+def results(folder):
+    """Committed results in a folder of results/."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / folder).rglob("*.json"))
+
+
 BASIC_RECORDS = [
     path for spec in BASIC for category in spec.categories for seed in spec.seeds for path in records(spec, category, seed)
 ]
@@ -179,7 +184,7 @@ rule notebook:
         features=FEATURES,
         weights=lambda wildcards: EMBEDDED if wildcards.stem == "03_extractors" else [],
         records=BASIC_RECORDS,
-        curated=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / PROFILE.name).rglob("*.json")),
+        curated=[file for folder in (PROFILE.name, "bench") for file in results(folder)],
     output: f"{BOOK}/chapters/{{stem}}.ipynb",
     log: f"{LOGS}/notebook-{{stem}}.log",
     params:
