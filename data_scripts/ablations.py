@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from lib.errors import InputError, run_command_line
 from lib.experiment import is_curated, recompute, record_differences, results_root
+from lib.gpu_slots import own_gpu
 from lib.profiles import Profile, load_profile
 from lib.records import record_path, write_record
 
@@ -40,8 +41,9 @@ def planned_ablations(profile: Profile, pattern: str = "*") -> list[tuple[str, s
 def remake_one(profile_name: str, method: str, category: str, seed: int) -> None:
     """Compute one ablation and write its records to `results/`."""
     profile = load_profile(profile_name)
-    for variant, record in recompute(profile, method, category, seed).items():
-        write_record(record_path(results_root(profile), method, category, variant, seed), record)
+    with own_gpu(profile.device):
+        for variant, record in recompute(profile, method, category, seed).items():
+            write_record(record_path(results_root(profile), method, category, variant, seed), record)
 
 
 def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) -> None:
@@ -58,7 +60,8 @@ def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) ->
         planned = [entry for entry in planned if not is_curated(profile, *entry)]
     os.environ["OMP_NUM_THREADS"] = str(profile.threads)  # read by the processes that start now
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_jobs, mp_context=context) as pool:
+    once = 1 if profile.device == "cuda" else None  # a process stays on the GPU on which CUDA started
+    with ProcessPoolExecutor(num_jobs, mp_context=context, max_tasks_per_child=once) as pool:
         futures = [pool.submit(remake_one, profile.name, *entry) for entry in planned]
         try:
             for future in tqdm(as_completed(futures), desc="ablations", total=len(futures)):
