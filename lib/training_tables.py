@@ -108,16 +108,21 @@ def loop_bars(results: Mapping[str, Mapping[str, float]], num_epochs: int) -> Fi
     return figure
 
 
-def precision_table(results: Mapping[str, float]) -> pd.DataFrame:
-    """Mean metrics of demo trainings by method and precision, and the largest loss against float32 in any run."""
+def precision_table(results: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Mean metrics of demo trainings by method and precision, and the largest loss against float32 in any run.
+
+    Args:
+        results: of a record of `training_benches`.
+    """
     rows = {}
     for method, text in (("cfm", "CFM"), ("lsfa", "LSFA")):
+        found = results[f"precision_{method}"]
         for precision, shown in PRECISIONS.items():
-            row = {}
-            for metric, column in METRICS.items():
-                row[column] = results[f"{method}_{metric}_{precision}"]
-                row[f"{column}, largest loss"] = results[f"{method}_{metric}_worst_{precision}"]
-            rows[f"{text}, {shown}"] = row
+            if f"image_auroc_{precision}" in found:
+                rows[f"{text}, {shown}"] = {
+                    name: found[key.format(precision)] for metric, column in METRICS.items()
+                    for name, key in ((column, metric + "_{}"), (f"{column}, largest loss", metric + "_worst_{}"))
+                }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

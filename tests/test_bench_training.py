@@ -15,7 +15,7 @@ from lib.errors import InputError
 from lib.features import Features
 from lib.heads.cfm_training import MappingMLP, MappingStep
 from lib.heads.mixed_rows import pixel_rows
-from lib.training import DEFAULT_SETUP
+from lib.training import DEFAULT_SETUP, TrainingSetup
 from tests.factories import make_features
 
 SAMPLES = [make_features(seed=s) for s in range(3)]
@@ -85,3 +85,15 @@ def test_ratios_are_those_of_an_epoch_and_of_the_whole_training(monkeypatch: pyt
 def test_bad_command_lines_are_told(given: list[str], told: str) -> None:
     with pytest.raises(InputError, match=told):
         parse_arguments(given)
+
+
+def test_precision_results_are_means_and_the_largest_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = {("cord", "float32"): 0.9, ("sweet", "float32"): 0.7, ("cord", "bf16"): 0.8, ("sweet", "bf16"): 0.8}
+
+    def run_metrics(profile: object, config: object, category: str, setup: TrainingSetup, device: str) -> tuple:
+        return levels[category, setup.precision], 0.5
+
+    monkeypatch.setattr(bench_training, "run_metrics", run_metrics)
+    found = bench_training.precision_results("precision_lsfa", argparse.Namespace(device="cpu"))
+    assert found["runs"] == 2 and found["image_auroc_bf16"] == pytest.approx(0.8)
+    assert found["image_auroc_worst_bf16"] == pytest.approx(0.1) and found["aupro_worst_bf16"] == 0.0

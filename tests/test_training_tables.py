@@ -44,15 +44,19 @@ def test_memory_grows_with_the_preset_and_fits_it() -> None:
 
 
 def test_precisions_stand_by_method() -> None:
+    planned = (("cfm", 0.5, ("float32", "bf16", "fp16")), ("lsfa", 0.25, ("float32", "bf16")))
     found = {
-        f"{method}_{metric}{worst}_{precision}": value + len(worst)
-        for method, value in (("cfm", 0.5), ("lsfa", 0.25))
-        for metric in ("image_auroc", "aupro")
-        for worst in ("", "_worst")
-        for precision in ("float32", "bf16", "fp16")
+        f"precision_{method}": {
+            f"{metric}{worst}_{precision}": value + len(worst)
+            for metric in ("image_auroc", "aupro")
+            for worst in ("", "_worst")
+            for precision in precisions
+        }
+        for method, value, precisions in planned
     }
     table = tables.precision_table(found)
-    assert table.shape == (6, 4) and table.loc["LSFA, bf16"].tolist() == [0.25, 6.25, 0.25, 6.25]
+    assert list(table.index) == ["CFM, float32", "CFM, bf16", "CFM, fp16, scaled", "LSFA, float32", "LSFA, bf16"]
+    assert table.shape == (5, 4) and table.loc["LSFA, bf16"].tolist() == [0.25, 6.25, 0.25, 6.25]
 
 
 def test_trainings_by_category() -> None:
