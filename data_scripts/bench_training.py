@@ -51,7 +51,7 @@ RGB_DIM, XYZ_DIM = 768, 1152
 EPOCHS = 3  # of our loop: the first pays for memory that the others find
 PAPER_EPOCHS = CFM_PAPER.num_epochs
 PRECISION_CATEGORIES = ("cord", "sweet")
-PRECISION_RUNS = {  # settings and precisions; a processor takes an hour for LSFA in fp16, which it only emulates
+PRECISION_RUNS = {  # settings and precisions; LSFA in fp16 is far too slow on a processor
     "precision_cfm": (CFM_DEMO, ("float32", *AUTOCAST)),
     "precision_lsfa": (LSFA_DEMO, ("float32", "bf16")),
 }
