@@ -18,9 +18,13 @@ EXTRACTOR_MODES = ("eval", "released")
 WEIGHT_SOURCES = ("registry", "random")
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")  # of a training: see `lib.training.TrainingSetup`
 MEMORY_PRESETS_GB = (8, 16, 24)  # of a GPU: see `lib.training.GPU_PRESETS`
+INTERPOLATIONS = ("exact", "expanded")
+FIRST_POINTS = ("first", "random")
 TRANSFORMER = ("num_blocks", "weights")
 RGB_EXTRACTORS = {  # by name, the settings of an `ExtractorSpec` that it heeds
     "handcrafted": (),
+    "gradients": (),
+    "color_patches": (),
     "dino_vitb8": TRANSFORMER,
     "dino_vits8": TRANSFORMER,
     "dinov2_vitb14": TRANSFORMER,
@@ -35,9 +39,10 @@ XYZ_EXTRACTORS = {
     "fpfh": (),
     "depth": (),
     "depth_corners": (),
-    "point_mae": (*TRANSFORMER, "mode"),
-    "embedded_point": (*TRANSFORMER, "mode"),
+    "point_mae": (*TRANSFORMER, "mode", "first_point"),
+    "embedded_point": (*TRANSFORMER, "mode", "first_point"),
 }
+ADDED_LATER = {"added_later": True}  # of a settings field: see `stored_settings`
 SHARPNESS_AWARE = re.compile(r"[._]sam(_in1k)?$")
 
 
@@ -50,6 +55,18 @@ def check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
     """Raise `InputError` unless `value` is one of `known`."""
     if value not in known:
         raise InputError(f"{name} {value!r} is unknown; choose one of {', '.join(map(str, known))}")
+
+
+def stored_settings(settings: Any) -> dict[str, Any]:
+    """Settings by field, as records and caches keep them.
+
+    A field marked `ADDED_LATER` is left out at its default, so that what was stored before there was such a field
+    still says the same.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    later = (name for name, field in fields.items() if field.metadata.get("added_later"))
+    left_out = {name for name in later if getattr(settings, name) == fields[name].default}
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in left_out}
 
 
 def check_rgb_name(name: str) -> None:
@@ -93,7 +110,13 @@ class ExtractorSpec:
             at random, because the released CFM and M3DM code never calls `eval()`.
         weights: of each network: "registry" = trained ones by its name, or "random" [ours, a control].
         draw: seed of random weights, and of the paths that "released" drops: one draw a sample, kept in the cache
-            [ours]; the released code draws anew each time it sees a sample.
+            [ours]; the released code draws anew each time it sees a sample. Also of a random `first_point`.
+        first_point: of the farthest point sample: "first" in row-major order [released], or drawn at "random"
+            [anomalib].
+        interpolation: squared distances from points to group centers are "exact" [ours], or the "expanded" square in
+            float32 [released].
+        moved_m: metres that the cloud is moved away from the sensor before interpolation [ours, for the audit].
+        preparation: of the samples, a name of `lib.feature_store.PREPARATIONS`; None = the profile's.
     """
 
     rgb: str
@@ -102,8 +125,15 @@ class ExtractorSpec:
     mode: str = "eval"
     weights: str = "registry"
     draw: int = 0
+    first_point: str = "first"
+    interpolation: str = "exact"
+    moved_m: float = 0.0
+    preparation: str | None = None
 
     def __post_init__(self) -> None:
+        check_choice("first_point", self.first_point, FIRST_POINTS)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_not_negative(self, ("moved_m",))
         check_rgb_name(str(self.rgb))
         check_choice("RGB extractor", self.rgb, tuple(RGB_EXTRACTORS))
         check_choice("3D extractor", self.xyz, tuple(XYZ_EXTRACTORS))
@@ -116,10 +146,10 @@ class ExtractorSpec:
 
     def _check_heeded(self) -> None:
         """Raise `InputError` for a setting that neither side would heed."""
-        heeded = RGB_EXTRACTORS[self.rgb] + XYZ_EXTRACTORS[self.xyz]
+        heeded = (*RGB_EXTRACTORS[self.rgb], *XYZ_EXTRACTORS[self.xyz], "interpolation", "moved_m", "preparation")
         for field in dataclasses.fields(self)[2:]:
             changed = getattr(self, field.name) != field.default
-            by_chance = self.mode == "released" or self.weights == "random"
+            by_chance = self.mode == "released" or self.weights == "random" or self.first_point == "random"
             if changed and not (by_chance if field.name == "draw" else field.name in heeded):
                 raise InputError(f"extractor {self.rgb} + {self.xyz}: {field.name} has no effect there; leave it out")
 
@@ -131,4 +161,8 @@ class ExtractorSpec:
         words += [self.mode] if self.mode != "eval" else []
         words += ["random"] if self.weights == "random" else []
         words += [f"draw{self.draw}"] if self.draw else []
+        words += ["start"] if self.first_point != "first" else []
+        words += [self.interpolation] if self.interpolation != "exact" else []
+        words += [f"{self.moved_m:g}m"] if self.moved_m else []
+        words += [self.preparation.removeprefix("PREPARATION_").lower()] if self.preparation else []
         return "-".join(words)

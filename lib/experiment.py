@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lib.config import check_choice, project_root
+from lib.config import check_choice, project_root, stored_settings
 from lib.errors import InputError
 from lib.feature_store import (
     data_fingerprint,
@@ -125,7 +125,7 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
     settings = feature_settings(profile, root, category, spec.extractor)
     data = settings["data"]
     config = {
-        "method": {"type": type(spec.config).__name__, **dataclasses.asdict(spec.config)},
+        "method": {"type": type(spec.config).__name__, **stored_settings(spec.config)},
         "extractor": settings["extractor"],
         "standardize": spec.standardize,
         "preparation": settings["preparation"],

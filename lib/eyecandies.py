@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lib.config import check_choice
+from lib.config import check_choice, stored_settings
 from lib.decoding import MIN_VALID_POINTS, read_gray16, read_gt_mask, read_rgb
 from lib.errors import InputError
 from lib.preparation import PREPARATION_EYECANDIES
@@ -225,7 +225,7 @@ def convert_category(source: Path, target: Path, category: str, jobs: int = 1, p
     check_apart(source, target)
     files = [entry for split in SPLIT_FOLDERS for entry in find_raw(source, category, split)]
     settings = {
-        "preparation": dataclasses.asdict(PREPARATION_EYECANDIES),
+        "preparation": stored_settings(PREPARATION_EYECANDIES),
         "conversion": dataclasses.asdict(CONVERSION),
     }
     return write_copy(

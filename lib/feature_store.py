@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +16,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from lib import preparation
-from lib.config import ExtractorSpec, check_choice, project_root
+from lib.config import ExtractorSpec, check_choice, project_root, stored_settings
 from lib.data import SPLITS, Sample, SampleFiles, list_samples, read_sample
 from lib.extractors import extractor_settings, get_extractor
 from lib.features import Features, Standardizer, load_features, save_features
@@ -27,7 +27,7 @@ from lib.runtime import atomic_path, package_versions
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
 
-PREPARATIONS = ("PREPARATION_DEFAULT", "PREPARATION_RELEASED", "PREPARATION_EYECANDIES")
+PREPARATIONS = tuple(name for name in vars(preparation) if re.fullmatch(r"PREPARATION_(?!SEED)[A-Z]+", name))
 KEPT_FEATURE_BYTES = 4e9  # of one split: about 500 samples at the papers' sizes
 BYTES_PER_STORED_BYTE = 2.2  # tokens are float16 in files and float32 in memory
 COMPUTING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy")  # results may change with their versions
@@ -74,10 +74,11 @@ def dataset_name(profile: Profile) -> str:
     return f"synth3d {SYNTH3D_VERSION}, seed {profile.data_seed}"
 
 
-def preparation_config(profile: Profile) -> preparation.PreparationConfig:
-    """The profile's preparation settings; `InputError` when the profile names none that exists."""
-    check_choice(f"preparation of profile {profile.name}", profile.preparation, PREPARATIONS)
-    return getattr(preparation, profile.preparation)
+def preparation_config(profile: Profile, spec: ExtractorSpec | None = None) -> preparation.PreparationConfig:
+    """Preparation settings of the extractor, else of the profile; `InputError` when they name none that exists."""
+    name = (spec and spec.preparation) or profile.preparation
+    check_choice(f"preparation of profile {profile.name}", name, PREPARATIONS)
+    return getattr(preparation, name)
 
 
 def feature_settings(profile: Profile, root: Path, category: str, spec: ExtractorSpec) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def feature_settings(profile: Profile, root: Path, category: str, spec: Extracto
     settings = {
         "data": data_fingerprint(root, category),
         "extractor": extractor_settings(spec),
-        "preparation": dataclasses.asdict(preparation_config(profile)),
+        "preparation": stored_settings(preparation_config(profile, spec)),
         "device": profile.device,
         "versions": {name: package_versions()[name] for name in COMPUTING_PACKAGES},
         "code": code_fingerprint(("lib.feature_store",), project_root()),
@@ -145,7 +146,7 @@ def extracted(profile: Profile, category: str, spec: ExtractorSpec, progress: bo
             manifest.unlink(missing_ok=True)  # it speaks of complete features only
             extractor = get_extractor(spec, profile.device)
             for entry in tqdm(missing, desc=f"features {category} {spec.slug}", disable=not progress):
-                save_features(features_path(folder, entry), extractor(prepared(profile, entry)))
+                save_features(features_path(folder, entry), extractor(prepared(profile, entry, spec)))
         if missing or stored_json(manifest) != settings:
             write_json(manifest, settings)
         yield folder
@@ -268,7 +269,7 @@ class RecomputedFeatures(Sequence[Features]):
     ) -> None:
         files = sample_files(profile, category, "train")
         self.files = files if chosen is None else [files[index] for index in chosen]
-        self.profile, self.standardizer = profile, standardizer
+        self.profile, self.spec, self.standardizer = profile, spec, standardizer
         self.extractor = get_extractor(spec, profile.device)
 
     def set_epoch(self, epoch: int) -> None:
@@ -279,7 +280,7 @@ class RecomputedFeatures(Sequence[Features]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Features:
-        return standardized(self.extractor(prepared(self.profile, self.files[index])), self.standardizer)
+        return standardized(self.extractor(prepared(self.profile, self.files[index], self.spec)), self.standardizer)
 
 
 def read_split(folder: Path, files: Sequence[SampleFiles]) -> list[Features]:
@@ -292,9 +293,10 @@ def sample_files(profile: Profile, category: str, split: str) -> tuple[SampleFil
     return list_samples(ensure_data(profile, category), category, split)
 
 
-def prepared(profile: Profile, files: SampleFiles) -> Sample:
-    """One sample as the extractor sees it, prepared by the profile's settings."""
-    return preparation.prepare_sample(read_sample(files), preparation_config(profile), preparation.PREPARATION_SEED)
+def prepared(profile: Profile, files: SampleFiles, spec: ExtractorSpec | None = None) -> Sample:
+    """One sample as an extractor sees it, the profile's own unless given."""
+    config = preparation_config(profile, spec)
+    return preparation.prepare_sample(read_sample(files), config, preparation.PREPARATION_SEED)
 
 
 def test_facts(profile: Profile, category: str) -> tuple[np.ndarray, list[str]]:

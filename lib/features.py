@@ -24,7 +24,7 @@ from torch.nn import functional
 from lib.clouds import organised_points, valid_mask
 from lib.errors import InputError
 from lib.grids import bilinear_resize
-from lib.neighbors import three_nearest
+from lib.neighbors import expanded_weights, three_nearest
 from lib.runtime import atomic_path
 from lib.sampling import bilinear_corners, column_statistics, pixel_cells
 
@@ -165,7 +165,14 @@ class Features:
         return rgb_map, rearrange(means, "(i j) c -> c i j", i=side), rearrange(counts > 0, "(i j) -> i j", i=side)
 
 
-def build_features(sample: Sample, rgb_tokens: Tensor, xyz_tokens: Tensor, centers: Tensor) -> Features:
+def build_features(
+    sample: Sample,
+    rgb_tokens: Tensor,
+    xyz_tokens: Tensor,
+    centers: Tensor,
+    rule: str = "exact",
+    moved_m: float = 0.0,
+) -> Features:
     """Features of a sample from its tokens: foreground pixels and their interpolation weights are added.
 
     Args:
@@ -173,13 +180,16 @@ def build_features(sample: Sample, rgb_tokens: Tensor, xyz_tokens: Tensor, cente
         rgb_tokens: (C2, h, w) float32.
         xyz_tokens: (G, C3) float32.
         centers: (G, 3) float32, metres.
+        rule: of the interpolation weights, a word of `lib.config.INTERPOLATIONS`.
+        moved_m: metres that points and centers are moved along the view axis before these weights are taken.
 
     Raises:
         InputError: the sample has no foreground pixel with a return.
     """
     cloud, usable = object_cloud(sample)
     points, pixel_index = organised_points(cloud, usable)
-    neighbors, weights = interpolation(points, centers.numpy())
+    away = np.float32([0, 0, moved_m])
+    neighbors, weights = interpolation(points + away, centers.numpy() + away, rule)
     return Features(
         rgb_tokens=rgb_tokens,
         xyz_tokens=xyz_tokens,
@@ -194,7 +204,7 @@ def build_features(sample: Sample, rgb_tokens: Tensor, xyz_tokens: Tensor, cente
     )
 
 
-def interpolation(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interpolation(points: np.ndarray, centers: np.ndarray, rule: str = "exact") -> tuple[np.ndarray, np.ndarray]:
     """Three centers of each point, (N, 3) int64, and their weights, (N, 3) float32: see `lib.neighbors.three_nearest`.
 
     Where every point has its own token, as with FPFH, there is nothing to interpolate: it takes that one alone.
@@ -202,7 +212,11 @@ def interpolation(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, 
     Args:
         points: (N, 3) float32, metres.
         centers: (G, 3) float32, metres.
+        rule: "exact", or "expanded" for `lib.neighbors.expanded_weights`.
     """
+    if rule == "expanded":
+        neighbors, weights = expanded_weights(torch.from_numpy(points), torch.from_numpy(centers))
+        return neighbors.numpy(), weights.numpy()
     if not np.array_equal(points, centers):
         return three_nearest(points, centers)
     own = np.repeat(np.arange(len(points))[:, None], 3, axis=1)

@@ -8,15 +8,17 @@ Every field names where its value comes from: [paper] a section of the method's 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lib.config import check_choice, check_not_negative, check_positive
+from lib.config import ADDED_LATER, check_choice, check_not_negative, check_positive
 from lib.errors import InputError
 
 AGGREGATIONS = ("product", "sum", "max", "psi_2d", "psi_3d")
 BLURS = ("gaussian", "box", "none")
 SCORE_RULES = ("paper", "released")
+TASKS = ("crossmodal", "intramodal")
+NETWORKS = ("mlp", "encoder_decoder", "seven_layers")
 MODALITIES = ("rgb", "xyz", "late", "concat")
 PATCHCORE_VARIANTS = ("rgb", "xyz", "average", "plain_average", "svm")
 FUSION_VARIANTS = ("cfm", "banks", "fusion")
@@ -64,6 +66,7 @@ class Scoring:
 CFM_VARIANTS = {name: Scoring(aggregation=name) for name in AGGREGATIONS} | {
     "product-released": Scoring(blur="box", score_rule="released"),
     "product-box": Scoring(blur="box"),
+    "product-rescaled": Scoring(score_rule="released"),
 }
 
 
@@ -78,6 +81,9 @@ class CFMConfig(MethodSettings):
         batch_size: images a step, 4 for MVTec 3D-AD [released].
         pixels_per_image: foreground pixels drawn from each image a step [ours]; None = all of them [paper].
         schedule: "constant" [paper] or "one_cycle" [ours, for short runs].
+        task: "crossmodal" [paper sec. 3.2], or "intramodal" = its own modality is the target [paper, Table 7].
+        network: "mlp" of three layers [paper sec. 3.2], "encoder_decoder" of five that narrow and widen again [paper,
+            suppl. B], or "seven_layers" of one width [its author on Eyecandies; not in the paper].
     """
 
     head_class = "lib.heads.cfm:CFM"
@@ -90,9 +96,15 @@ class CFMConfig(MethodSettings):
     batch_size: int = 4
     pixels_per_image: int | None = None
     schedule: str = "constant"
+    task: str = field(default="crossmodal", metadata=ADDED_LATER)
+    network: str = field(default="mlp", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("constant", "one_cycle"))
+        check_choice("task", self.task, TASKS)
+        check_choice("network", self.network, NETWORKS)
+        if self.network == "encoder_decoder" and self.hidden_dim is not None:
+            raise InputError("network encoder_decoder has widths of its own; give hidden_dim null")
         check_positive(self, ("num_epochs", "batch_size", "hidden_dim", "pixels_per_image"), whole=True)
         check_positive(self, ("learning_rate",))
 

@@ -32,27 +32,33 @@ def _check_points(name: str, points: Tensor, at_least: int) -> None:
         raise InputError(f"{name}: some coordinates are not finite; drop the pixels without a return first")
 
 
-def farthest_points(points: Tensor, num: int) -> Tensor:
-    """(G,) int64 rows of a greedy farthest point sample that starts at row 0; the first of equally far points wins.
+def farthest_points(points: Tensor, num: int, first: int = 0) -> Tensor:
+    """(G,) int64 rows of a greedy farthest point sample from a given row on; the first of equally far points wins.
 
     The textbook loop (Eldar et al. 1997). The operator of the released code also never chooses a point within 0.032 m
-    of the origin; in camera coordinates no object is there. Asked for more points than differ, it repeats row 0.
+    of the origin; in camera coordinates no object is there. Asked for more points than differ, it repeats row 0,
+    whichever the first was.
 
     Args:
         points: (N, 3) float32, metres, on any device.
         num: G, at most N.
+        first: row of the point that starts the sample.
 
     Raises:
-        InputError: fewer than `num` points, a wrong shape, or coordinates that are not finite.
+        InputError: fewer than `num` points, a wrong shape, coordinates that are not finite, or no such row.
     """
     _check_points("points", points, num)
-    return _farthest_on_cpu(points, num) if points.device.type == "cpu" else _farthest_on_device(points, num)
+    if not 0 <= first < max(len(points), 1):
+        raise InputError(f"farthest_points: first is {first} of {len(points)} points; give a row that is there")
+    on_cpu = points.device.type == "cpu"
+    return _farthest_on_cpu(points, num, first) if on_cpu else _farthest_on_device(points, num, first)
 
 
-def _farthest_on_cpu(points: Tensor, num: int) -> Tensor:
+def _farthest_on_cpu(points: Tensor, num: int, first: int = 0) -> Tensor:
     axes = np.ascontiguousarray(points.numpy().T, dtype=np.float64)  # NumPy starts an operation sooner than torch
     nearest = np.full(axes.shape[1], np.inf)  # squared distance of each point to the sample so far
     chosen = np.zeros(num, dtype=np.int64)
+    chosen[:1] = first
     for rank in range(1, num):
         x, y, z = np.square(axes - axes[:, chosen[rank - 1], None])
         np.minimum(nearest, x + y + z, out=nearest)
@@ -60,10 +66,11 @@ def _farthest_on_cpu(points: Tensor, num: int) -> Tensor:
     return torch.from_numpy(chosen)
 
 
-def _farthest_on_device(points: Tensor, num: int) -> Tensor:
+def _farthest_on_device(points: Tensor, num: int, first: int = 0) -> Tensor:
     axes = points.T.double().contiguous()
     nearest = torch.full_like(axes[0], torch.inf)
     chosen = torch.zeros(num, dtype=torch.int64, device=points.device)
+    chosen[:1] = first
     for rank in range(1, num):
         x, y, z = (axes - axes[:, chosen[rank - 1], None]).square()
         torch.minimum(nearest, x + y + z, out=nearest)
@@ -150,7 +157,7 @@ def group_neighbors(points: Tensor, centers: Tensor, size: int) -> Tensor:
     return nearest_points(points, centers, size)[0]
 
 
-def group_points(points: Tensor, num_groups: int, size: int) -> tuple[Tensor, Tensor]:
+def group_points(points: Tensor, num_groups: int, size: int, first: int = 0) -> tuple[Tensor, Tensor]:
     """Groups (G, K, 3) float32 of points, metres from their centers, and the centers (G, 3) float32, metres.
 
     Centers are a farthest point sample, groups their nearest points; centered, never scaled (released code).
@@ -159,12 +166,13 @@ def group_points(points: Tensor, num_groups: int, size: int) -> tuple[Tensor, Te
         points: (N, 3) float32, metres, on any device.
         num_groups: G, at most N.
         size: K, at most N.
+        first: row of the point that starts the farthest point sample.
 
     Raises:
         InputError: fewer points than groups or than points of a group. A smaller cloud would repeat points, in the
             released code without a word; this study asks for settings that fit the cloud.
     """
-    centers = points[farthest_points(points, num_groups)]
+    centers = points[farthest_points(points, num_groups, first)]
     return points[group_neighbors(points, centers, size)] - centers[:, None], centers
 
 
@@ -190,6 +198,30 @@ def interpolation_weights(points: Tensor, centers: Tensor) -> tuple[Tensor, Tens
     weights = torch.zeros(neighbors.shape, dtype=torch.float64, device=points.device)
     weights[:, :found] = 1.0 / (squared + INTERPOLATION_EPSILON_M2)
     return neighbors, (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def expanded_weights(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """`interpolation_weights` as the released code takes them: |p|^2 - 2 p.c + |c|^2 in float32, which can go negative.
+
+    Far from the origin the three terms are large and nearly cancel, so what is left has few correct digits. A weight
+    whose denominator is exactly zero would be infinite; it is cut to the largest finite number.
+
+    Args:
+        points: (N, 3) float32, metres.
+        centers: (G, 3) float32, metres, G >= 3.
+
+    Raises:
+        InputError: fewer than three centers, a wrong shape, or coordinates that are not finite.
+    """
+    _check_points("points", points, 0)
+    _check_points("centers", centers, 3)
+    found = []
+    for chunk in points.float().split(max(1, DISTANCES_PER_CHUNK // len(centers))):
+        squared = -2 * (chunk @ centers.T) + chunk.square().sum(dim=1)[:, None] + centers.square().sum(dim=1)
+        found.append(squared.topk(3, dim=1, largest=False))
+    squared, neighbors = (torch.cat([getattr(part, name) for part in found]) for name in ("values", "indices"))
+    weights = torch.nan_to_num(1.0 / (squared + INTERPOLATION_EPSILON_M2))
+    return neighbors, weights / weights.sum(dim=1, keepdim=True)
 
 
 def three_nearest(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

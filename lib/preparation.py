@@ -6,14 +6,14 @@ it, so the figures cannot tell another story than the features. Every step is pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from einops import rearrange
 
 from lib import clouds, grids
-from lib.config import check_choice
+from lib.config import ADDED_LATER, check_choice
 from lib.data import IMAGENET_MEAN, IMAGENET_STD, RawSample, Sample
 from lib.errors import InputError
 from lib.runtime import seeded_generator
@@ -25,6 +25,8 @@ CHOICES = {
     "rgb_padding": tuple(grids.PADDING_MODES),
     "gt_padding": tuple(grids.PADDING_MODES),
     "cloud_nearest_rule": grids.NEAREST_RULES,
+    "cloud_resize": ("nearest", "bilinear"),
+    "rgb_background": ("kept", "black"),
 }
 
 
@@ -49,6 +51,8 @@ class PreparationConfig:
     gt_padding: str = "zeros"  # ours: nothing outside the image is anomalous; released: "edge"
     cloud_nearest_rule: str = "center"  # ours: looks where bicubic looks; released: "corner", torch's `nearest`
     image_size: int = 224  # paper and released
+    cloud_resize: str = field(default="nearest", metadata=ADDED_LATER)  # paper, released; anomalib: "bilinear"
+    rgb_background: str = field(default="kept", metadata=ADDED_LATER)  # released CFM; M3DM, BTF and LSFA: "black"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -64,6 +68,10 @@ PREPARATION_RELEASED = PreparationConfig(
     gt_padding="edge",
     cloud_nearest_rule="corner",
 )
+# For the audit: the default but for one step. A border share above 1 is never reached, so no plane is ever removed.
+PREPARATION_SKIPPED = PreparationConfig(min_border_fraction=2.0)
+PREPARATION_BLACK = PreparationConfig(rgb_background="black")
+PREPARATION_BILINEAR = PreparationConfig(cloud_resize="bilinear")
 PREPARATION_EYECANDIES = PreparationConfig(pad_multiple=1)  # 512 pixels stay 512, as in the released code
 
 
@@ -187,10 +195,11 @@ def preparation_steps(raw: RawSample, config: PreparationConfig, seed: int) -> P
         raise InputError(f"{raw.files.xyz}: {error}") from error
     plane, distance_m, above_plane, component = found
     cleaned = np.where(component[..., None], raw.cloud, np.float32(0))
-    rgb_padded = grids.pad_to_square(raw.rgb, config.pad_multiple, config.rgb_padding)
+    rgb = raw.rgb if config.rgb_background == "kept" else np.where(component[..., None], raw.rgb, np.uint8(0))
+    rgb_padded = grids.pad_to_square(rgb, config.pad_multiple, config.rgb_padding)
     cloud_padded = grids.pad_to_square(cleaned, config.pad_multiple, "zeros")
     gt_padded = grids.pad_to_square(raw.gt_mask, config.pad_multiple, config.gt_padding)
-    cloud_resized = grids.resize_nearest(cloud_padded, config.image_size, config.cloud_nearest_rule)
+    cloud_resized = resized_cloud(cloud_padded, config)
     foreground = clouds.valid_mask(cloud_resized, config.valid_rule)
     num_points = np.count_nonzero(foreground)
     if num_points < config.min_foreground_points:
@@ -213,6 +222,19 @@ def preparation_steps(raw: RawSample, config: PreparationConfig, seed: int) -> P
         gt_resized=grids.resize_nearest(gt_padded, config.image_size),
         foreground=foreground,
     )
+
+
+def resized_cloud(cloud: np.ndarray, config: PreparationConfig) -> np.ndarray:
+    """(S, S, 3) float32 cloud in metres. Bilinear mixing averages object with missing returns at its border.
+
+    Args:
+        cloud: (P, P, 3) float32, metres, zero where there is no return.
+        config: reads image_size, cloud_resize and cloud_nearest_rule.
+    """
+    if config.cloud_resize == "nearest":
+        return grids.resize_nearest(cloud, config.image_size, config.cloud_nearest_rule)
+    channels = torch.from_numpy(rearrange(cloud, "h w c -> c h w").copy())
+    return rearrange(grids.bilinear_resize(channels, config.image_size).numpy(), "c h w -> h w c").copy()
 
 
 def normalize_rgb(rgb: np.ndarray) -> torch.Tensor:

@@ -23,6 +23,7 @@ from filelock import FileLock
 from PIL import Image
 
 from lib import grids
+from lib.config import stored_settings
 from lib.data import MANIFEST, SPLITS, SampleFiles, category_manifest, is_prepared, list_samples, read_sample
 from lib.errors import InputError
 from lib.parallel import in_processes
@@ -85,7 +86,7 @@ def prepare_category(
             f"{source / category} is a prepared copy already; prepare the raw data, or use this copy as it is"
         )
     files = [entry for split in splits for entry in list_samples(source, category, split)]
-    settings = {"preparation": dataclasses.asdict(config), "seed": PREPARATION_SEED}
+    settings = {"preparation": stored_settings(config), "seed": PREPARATION_SEED}
     return write_copy(
         target / category, settings, lambda folder: [Job(entry, folder, config) for entry in files],
         prepare_one, jobs, progress,
@@ -241,7 +242,7 @@ def check_preparation(root: Path, category: str, config: PreparationConfig) -> N
     made_with = category_manifest(root, category).get("preparation")
     if made_with is None:
         return
-    wanted = dataclasses.asdict(config)
+    wanted = stored_settings(config)
     different = [name for name in wanted if made_with.get(name, ...) != wanted[name]]
     if different:
         raise InputError(

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from lib.config import project_root
 from lib.heads.adaptor_training import memory_needs as adaptor_needs
-from lib.heads.cfm_training import MappingMLP, mapping_gb
+from lib.heads.cfm_training import mapping_gb
+from lib.heads.mapping_networks import MappingMLP
 from lib.instances import CFM_PAPER, LSFA_PAPER
 from lib.patches import PatchSet
 from lib.real_costs import read_bench

@@ -13,7 +13,8 @@ from data_scripts import bench_training
 from data_scripts.bench_training import PlainLoop, parse_arguments, ratios
 from lib.errors import InputError
 from lib.features import Features
-from lib.heads.cfm_training import MappingMLP, MappingStep
+from lib.heads.cfm_training import MappingStep
+from lib.heads.mapping_networks import MappingMLP
 from lib.heads.mixed_rows import pixel_rows
 from lib.training import DEFAULT_SETUP, TrainingSetup
 from tests.factories import make_features

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from lib.errors import InputError
 from lib.heads import cfm_training
-from lib.heads.cfm import CFM, MappingMLP, aggregate, blur, combine, score
+from lib.heads.cfm import CFM, aggregate, blur, combine, score
 from lib.heads.cfm_training import draw
+from lib.heads.mapping_networks import MappingMLP
 from lib.heads.mixed_rows import MixedRows, pixel_rows
 from lib.heads.released_cfm import DIRECTIONS
 from lib.losses import cosine_distance, unit_distance

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.errors import InputError
-from lib.heads.cfm import MappingMLP
+from lib.heads.mapping_networks import MappingMLP
 from lib.heads.released_cfm import DIRECTIONS, load_released_cfm
 from lib.instances import CFM_PAPER
 from lib.losses import unit_distance

@@ -19,11 +19,11 @@ from lib.errors import InputError
 from lib.heads import build_head
 from lib.heads.adaptor_training import memory_needs as adaptor_needs
 from lib.heads.ast import AST_DEMO
-from lib.heads.cfm_training import MappingMLP
 from lib.heads.cfm_training import memory_needs as mapping_needs
 from lib.heads.checkpoints import Checkpoint, Curves, Draws, packed, unpacked
 from lib.heads.epochs import Epochs
 from lib.heads.m3dm import M3DM_DEMO
+from lib.heads.mapping_networks import MappingMLP
 from lib.instances import CFM_DEMO, CFM_PAPER, LSFA_DEMO, LSFA_PAPER
 from lib.methods import AdaptedConfig, CFMConfig, FusionConfig
 from lib.patches import PatchSet

@@ -11,13 +11,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lib.config import RGB_EXTRACTORS, XYZ_EXTRACTORS, ExtractorSpec
+from lib.config import RGB_EXTRACTORS, XYZ_EXTRACTORS, ExtractorSpec, stored_settings
 from lib.data import Sample
 from lib.errors import InputError
+from lib.extractors.color_patches import ColorPatches, ColorPatchesConfig
 from lib.extractors.depth import DEPTH_CONFIGS, DepthExtractor
 from lib.extractors.handcrafted import HandcraftedRgb, HandcraftedRgbConfig, HandcraftedXyz, HandcraftedXyzConfig
 from lib.extractors.rgb_networks import with_blocks
 from lib.features import Features, build_features
+
+HANDMADE_RGB = {  # by name, settings and the class that takes them
+    "handcrafted": (HandcraftedRgbConfig(), HandcraftedRgb),
+    "gradients": (HandcraftedRgbConfig(color_windows_cells=()), HandcraftedRgb),
+    "color_patches": (ColorPatchesConfig(), ColorPatches),
+}
 
 
 class RgbExtractor(Protocol):
@@ -51,10 +58,13 @@ class XyzExtractor(Protocol):
 
 
 class Extractor:
-    """A pair of extractors."""
+    """A pair of extractors, and how 3D tokens are read between their centers."""
 
-    def __init__(self, rgb: RgbExtractor, xyz: XyzExtractor) -> None:
+    def __init__(
+        self, rgb: RgbExtractor, xyz: XyzExtractor, interpolation: str = "exact", moved_m: float = 0.0
+    ) -> None:
         self.rgb, self.xyz = rgb, xyz
+        self.interpolation, self.moved_m = interpolation, moved_m
 
     @property
     def rgb_dim(self) -> int:
@@ -78,7 +88,7 @@ class Extractor:
             InputError: an extractor cannot read the sample; the line names it.
         """
         try:
-            return build_features(sample, self.rgb(sample), *self.xyz(sample))
+            return build_features(sample, self.rgb(sample), *self.xyz(sample), self.interpolation, self.moved_m)
         except InputError as error:
             if sample.sample_id in str(error):
                 raise
@@ -97,7 +107,8 @@ def get_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu")
-    return Extractor(_rgb_extractor(spec, device), _xyz_extractor(spec, device))
+    sides = _rgb_extractor(spec, device), _xyz_extractor(spec, device)
+    return Extractor(*sides, spec.interpolation, spec.moved_m)
 
 
 def extractor_settings(spec: ExtractorSpec) -> dict[str, dict[str, Any]]:
@@ -106,12 +117,16 @@ def extractor_settings(spec: ExtractorSpec) -> dict[str, dict[str, Any]]:
     The files themselves need not be there: without them records can be read, and `get_extractor` takes no others.
     """
     sides = {"rgb": (spec.rgb, rgb_config(spec)), "xyz": (spec.xyz, xyz_config(spec))}
-    settings = {side: {"name": name, **dataclasses.asdict(config)} for side, (name, config) in sides.items()}
+    settings = {side: {"name": name, **stored_settings(config)} for side, (name, config) in sides.items()}
     for side in settings.values():
         if "weights" in {**RGB_EXTRACTORS, **XYZ_EXTRACTORS}[side["name"]]:
             side["weights"] = weights_of(side["name"], spec)
-    if spec.mode == "released":
+    if spec.mode == "released" or spec.first_point == "random":
         settings["xyz"]["draw"] = spec.draw
+    if spec.interpolation != "exact":
+        settings["xyz"]["interpolation"] = spec.interpolation
+    if spec.moved_m:
+        settings["xyz"]["moved_m"] = spec.moved_m
     return settings
 
 
@@ -124,8 +139,8 @@ def weights_of(name: str, spec: ExtractorSpec) -> str:
 
 def rgb_config(spec: ExtractorSpec) -> Any:
     """Settings of the RGB side."""
-    if spec.rgb == "handcrafted":
-        return HandcraftedRgbConfig()
+    if spec.rgb in HANDMADE_RGB:
+        return HANDMADE_RGB[spec.rgb][0]
     return with_blocks(spec.rgb, spec.num_blocks if "num_blocks" in RGB_EXTRACTORS[spec.rgb] else None)
 
 
@@ -142,12 +157,14 @@ def xyz_config(spec: ExtractorSpec) -> Any:
     from lib.extractors.point_mae import POINT_MAE_PRESETS
 
     preset = POINT_MAE_PRESETS[spec.xyz, spec.mode]
-    return preset if spec.num_blocks is None else dataclasses.replace(preset, num_blocks=spec.num_blocks)
+    kept = {} if spec.num_blocks is None else {"num_blocks": spec.num_blocks}
+    return dataclasses.replace(preset, **kept, first_point=spec.first_point)
 
 
 def _rgb_extractor(spec: ExtractorSpec, device: str) -> RgbExtractor:
-    if spec.rgb == "handcrafted":
-        return HandcraftedRgb(rgb_config(spec))
+    if spec.rgb in HANDMADE_RGB:
+        config, extractor = HANDMADE_RGB[spec.rgb]
+        return extractor(config)
     from lib.extractors.vit import TimmExtractor
 
     return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device)

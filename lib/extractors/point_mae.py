@@ -215,9 +215,21 @@ class PointMAEExtractor:
         cloud, usable = object_cloud(sample)
         stride = self.config.stride_px
         points = torch.from_numpy(cloud[::stride, ::stride][usable[::stride, ::stride]]).to(self.device)
-        groups, centers = group_points(points, self.config.num_groups, self.config.group_size)
-        visit = ("visit", self.visit) if self.visit else ()
-        drawn = seeded_generator("drop path", self.seed, *visit, sample.category, sample.sample_id).integers(2**63)
+        groups, centers = group_points(
+            points, self.config.num_groups, self.config.group_size, self._first_point(sample, len(points))
+        )
+        drawn = seeded_generator("drop path", *self._drawn_for(sample)).integers(2**63)
         generator = torch.Generator().manual_seed(int(drawn))
         tokens = self.network(groups[None], centers[None], generator)[0]
         return tokens.cpu(), centers.cpu()
+
+    def _drawn_for(self, sample: Sample) -> tuple[object, ...]:
+        """What draws at random depend on."""
+        visit = ("visit", self.visit) if self.visit else ()
+        return self.seed, *visit, sample.category, sample.sample_id
+
+    def _first_point(self, sample: Sample, num_points: int) -> int:
+        """Row of the point that starts the farthest point sample."""
+        if self.config.first_point == "first":
+            return 0
+        return int(seeded_generator("first point", *self._drawn_for(sample)).integers(num_points))

@@ -8,13 +8,13 @@ M groups of one or several clouds; D token dimension.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.config import check_positive
+from lib.config import ADDED_LATER, FIRST_POINTS, check_choice, check_positive
 from lib.errors import InputError
 
 # Blocks whose output is read, by the number of blocks kept (released code; CFM sec. 3.4 for fewer than 12).
@@ -46,6 +46,8 @@ class PointMAEConfig:
         centered: True subtracts the mean of a cloud's centers before the position embedding [ours], so that moving the
             object changes nothing; False embeds camera coordinates [released CFM, M3DM].
         weights: name in the weights registry.
+        first_point: where the farthest point sample starts: "first" point [released CFM, M3DM], or one drawn at
+            "random" [anomalib].
     """
 
     num_groups: int = 1024
@@ -64,8 +66,10 @@ class PointMAEConfig:
     unit_m: float = 1.0
     centered: bool = False
     weights: str = "point_mae"
+    first_point: str = field(default="first", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
+        check_choice("first_point", self.first_point, FIRST_POINTS)
         sizes = ("num_groups", "group_size", "stride_px", "dim", "depth", "num_blocks", "num_heads")
         check_positive(self, (*sizes, "position_width", "mlp_ratio"), whole=True)
         check_positive(self, ("unit_m", "drop_path_rate"))

@@ -13,8 +13,9 @@ from torch import Tensor
 from lib.features import Features
 from lib.grids import box_blur, gaussian_blur
 from lib.heads import Prediction
-from lib.heads.cfm_training import MappingMLP, train_mappings
+from lib.heads.cfm_training import train_mappings
 from lib.heads.checkpoints import Checkpoint
+from lib.heads.mapping_networks import mapping_network
 from lib.heads.mixed_rows import pixel_rows
 from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
@@ -77,15 +78,19 @@ def score(anomaly_map: Tensor, rule: str) -> Prediction:
 
 
 class CFM:
-    """Two mapping networks trained on normal samples, and the maps of their disagreement with what is seen."""
+    """Two mapping networks trained on normal samples, and the maps of their disagreement with what is seen.
+
+    With the intramodal task of Table 7 each network gives back its own modality instead, under the same names.
+    """
 
     variants = tuple(CFM_VARIANTS)
 
     def __init__(self, config: CFMConfig, rgb_dim: int, xyz_dim: int, device: str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
-        self.rgb_to_xyz = MappingMLP(rgb_dim, xyz_dim, config.hidden_dim).to(self.device)
-        self.xyz_to_rgb = MappingMLP(xyz_dim, rgb_dim, config.hidden_dim).to(self.device)
+        crossmodal = config.task == "crossmodal"
+        self.rgb_to_xyz = mapping_network(config, rgb_dim, xyz_dim if crossmodal else rgb_dim).to(self.device)
+        self.xyz_to_rgb = mapping_network(config, xyz_dim, rgb_dim if crossmodal else xyz_dim).to(self.device)
 
     def losses(self, rgb: Tensor, xyz: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cosine distance of each direction over foreground pixels (CFM eq. 3).
@@ -136,12 +141,14 @@ class CFM:
         rgb, xyz = pixel_rows([sample], [None])
         psi = torch.zeros(2, sample.foreground.numel(), device=self.device)
         hidden_2d, hidden_3d = rgb.through(self.rgb_to_xyz.input), xyz.through(self.xyz_to_rgb.input)
+        from_2d, from_3d = (self.rgb_to_xyz, hidden_2d), (self.xyz_to_rgb, hidden_3d)
+        of_2d, of_3d = (from_3d, from_2d) if self.config.task == "crossmodal" else (from_2d, from_3d)
         at_a_time = PIXELS_PER_CHUNK if self.device.type == "cpu" else len(rgb)
         for start in range(0, len(rgb), at_a_time):
             part = slice(start, start + at_a_time)
             pixels = sample.pixel_index[part]
-            psi[0, pixels] = unit_distance(self.xyz_to_rgb.after_input(hidden_3d.read(part)), rgb.read(part))
-            psi[1, pixels] = unit_distance(self.rgb_to_xyz.after_input(hidden_2d.read(part)), xyz.read(part))
+            for row, (network, hidden), seen in ((0, of_2d, rgb), (1, of_3d, xyz)):
+                psi[row, pixels] = unit_distance(network.after_input(hidden.read(part)), seen.read(part))
         psi_2d, psi_3d = psi.cpu().view(2, *sample.foreground.shape)
         return psi_2d, psi_3d
 

@@ -15,6 +15,7 @@ from lib.errors import InputError
 from lib.features import Features
 from lib.heads.checkpoints import Checkpoint, Curves, Draws
 from lib.heads.epochs import Epochs
+from lib.heads.mapping_networks import MappingMLP
 from lib.heads.mixed_rows import MixedRows, pixel_rows
 from lib.losses import cosine_distance
 from lib.methods import CFMConfig
@@ -24,26 +25,6 @@ from lib.training import BYTES_PER_GB, GPU_PRESETS, MemoryPreset, TrainingSetup,
 # Float32 values kept or made for one pixel on its way forward and back, over the widths of all layers: the 3.5 GB that
 # a step of 50,176 pixels took on a GPU (results/bench/cuda.json) come to 9, and the rest is room.
 VALUES_PER_PIXEL = 11
-
-
-class MappingMLP(nn.Module):
-    """Three linear layers with GELU between them (CFM sec. 3.2): features of one modality to the other's."""
-
-    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int | None = None) -> None:
-        super().__init__()
-        hidden_dim = hidden_dim or (in_dim + out_dim) // 2
-        self.input = nn.Linear(in_dim, hidden_dim)
-        self.projection = nn.Linear(hidden_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, out_dim)
-        self.activation = nn.GELU()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Predicted features (..., out_dim) float32 from features (..., in_dim) float32."""
-        return self.after_input(self.input(features))
-
-    def after_input(self, hidden: Tensor) -> Tensor:
-        """The same from what the first linear layer gives, (..., hidden_dim)."""
-        return self.output(self.activation(self.projection(self.activation(hidden))))
 
 
 def train_mappings(
@@ -68,7 +49,7 @@ def train_mappings(
     optimizer = torch.optim.Adam(networks.parameters(), lr=config.learning_rate)
     num_steps = -(-len(features) // config.batch_size)
     scheduler = make_scheduler(config, optimizer, config.num_epochs * num_steps)
-    step = MappingStep(networks, setup)
+    step = MappingStep(networks, setup, config.task)
     check_memory("CFM training", memory_needs(features, config, rgb_to_xyz), setup.preset, free_gpu_gb(device))
     curves = Curves(rgb_to_xyz=[], xyz_to_rgb=[])
     parts = {
@@ -143,10 +124,11 @@ class MappingStep:
     Args:
         networks: "rgb_to_xyz" and "xyz_to_rgb".
         setup: how it is computed.
+        task: "crossmodal", or "intramodal" = each network's target is its own source.
     """
 
-    def __init__(self, networks: nn.ModuleDict, setup: TrainingSetup) -> None:
-        self.networks, self.setup = networks, setup
+    def __init__(self, networks: nn.ModuleDict, setup: TrainingSetup, task: str = "crossmodal") -> None:
+        self.networks, self.setup, self.task = networks, setup, task
         self.device = next(networks.parameters()).device
         self.scaler = setup.scaler(self.device)
         self.losses: Callable[..., Tensor] = self._losses
@@ -179,7 +161,8 @@ class MappingStep:
         """(2,) sums over pixels of the cosine distances, from what the first layers gave."""
         hidden = {"rgb_to_xyz": hidden_2d, "xyz_to_rgb": hidden_3d}
         predictions = [self.networks[name].after_input(rows) for name, rows in hidden.items()]
-        pairs = zip(predictions, (xyz, rgb), strict=True)
+        targets = (xyz, rgb) if self.task == "crossmodal" else (rgb, xyz)
+        pairs = zip(predictions, targets, strict=True)
         return torch.stack([cosine_distance(prediction.float(), seen).sum() for prediction, seen in pairs])
 
 
@@ -218,9 +201,7 @@ def mapping_gb(
         network: one of the two, for its widths.
         preset: of the memory.
     """
-    in_dim, hidden_dim, out_dim = network.input.in_features, network.input.out_features, network.output.out_features
     weights = 2 * sum(parameter.nbytes for parameter in network.parameters()) * 4  # with gradients and Adam's moments
-    widths = in_dim + 2 * hidden_dim + out_dim
-    activations = min(pixels, preset.pixels_per_chunk) * widths * VALUES_PER_PIXEL * 4 / 2
+    activations = min(pixels, preset.pixels_per_chunk) * sum(network.widths) * VALUES_PER_PIXEL * 4 / 2
     resident = min(preset.resident_gb * BYTES_PER_GB, all_bytes)
     return (weights + activations + resident + 2 * batch_bytes) / BYTES_PER_GB
