@@ -205,7 +205,7 @@ def test_slug_of_an_extractor_tells_its_settings(changes: dict[str, Any], slug: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rgb": None}, "RGB extractor None is unknown; choose one of handcrafted, gradients, color_patches, dino_vitb8, .*embedded_vit$"),
+        ({"rgb": None}, "RGB extractor None is unknown; choose one of handcrafted, gradients, .*embedded_vit$"),
         ({"rgb": "vit_base_patch16_224.sam_in1k"}, "sharpness-aware minimization, .* not Segment Anything"),
         ({"xyz": "pointnet"}, "3D extractor 'pointnet' is unknown; choose one of handcrafted, fpfh, depth, .*, emb"),
         ({"num_blocks": 0}, "num_blocks is 0; give a whole number of at least 1"),
