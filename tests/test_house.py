@@ -29,7 +29,7 @@ FLOORS = {
     ),
     1: (
         "reading", "training", "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
-        "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
+        "pixel_metrics", "metrics", "ader_metrics", "resampled_metrics", "bootstrap",
     ),
     2: (
         "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
