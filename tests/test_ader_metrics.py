@@ -123,13 +123,14 @@ def test_one_rate_only_has_no_area() -> None:
 
 def test_order_decides_the_exact_values_and_size_decides_aders() -> None:
     masks, maps = random_case(3)
-    maps = maps + 0.3 * masks
     curved = maps**6
     assert aupro(pro_curve(masks, curved), 0.3) == pytest.approx(aupro(pro_curve(masks, maps), 0.3), abs=1e-12)
     assert abs(ader_aupro(masks, curved) - ader_aupro(masks, maps)) > 0.001
-    assert abs(ader_pixel_f1max(masks, curved) - ader_pixel_f1max(masks, maps)) > 0.001
     stretched = 3 * maps + 7  # a change of scale and zero is none to either
     assert ader_aupro(masks, stretched) == pytest.approx(ader_aupro(masks, maps), abs=1e-9)
+    masks, maps = strip([0.0, 0.51], [1.0, 0.54])  # cubed, 0.15 lies between the two in the middle
+    assert ader_pixel_f1max(masks, maps) == pytest.approx(0.8) and ader_pixel_f1max(masks, maps**3) == 1
+    assert pixel_f1_max(masks, maps) == pixel_f1_max(masks, maps**3) == 1
 
 
 def test_eight_metrics_score_images_by_the_maximum_of_the_map() -> None:
