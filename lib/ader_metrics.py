@@ -7,7 +7,7 @@ and mAD, the mean of these seven. Source: ADer, released code, `util/metric.py`.
 AUROC and AP look at the order of the scores alone. ADer's pixel F1-max and AUPRO look at their size too: squaring a
 map changes them. So they must never share a column with those of `lib.pixel_metrics`.
 
-Letters: B images, H W pixels, T thresholds, V points of a curve.
+Letters: B images, H W pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.metrics import average_precision, f1_max, image_auroc
+from lib.operating_points import operating_points
 from lib.pixel_metrics import PROCurve, RankedPixels, area_up_to
 
 ADER_AUPRO_THRESHOLDS = 200
@@ -50,22 +51,6 @@ def score_range(pixels: RankedPixels) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def points_at(pixels: RankedPixels, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is flagged at each threshold, a pixel counting if its score is greater.
-
-    Args:
-        pixels: of the category.
-        thresholds: (T,) float64.
-
-    Returns:
-        (T,) int64 normal pixels and (T,) int64 defect pixels flagged, and (T,) float64 per-region overlap.
-    """
-    normal = pixels.normal_scores.size - np.searchsorted(pixels.normal_scores, thresholds, side="right")
-    levels = np.searchsorted(-pixels.level_scores, -thresholds, side="left")
-    defect = np.append(0, pixels.defect_at_least)[levels]
-    return normal, defect, np.append(0.0, pixels.overlap_at_least)[levels]
-
-
 def ader_pro_curve(gt_masks: np.ndarray, anomaly_maps: np.ndarray) -> PROCurve:
     """The points of the PRO curve that ADer computes and keeps, before it stretches the rates.
 
@@ -81,10 +66,9 @@ def _kept_points(pixels: RankedPixels) -> PROCurve:
     low, high = score_range(pixels)
     # Multiples of one step, in float64: the original adds up its steps, and may gain a 201st by rounding.
     steps = np.arange(ADER_AUPRO_THRESHOLDS)[::-1] / ADER_AUPRO_THRESHOLDS
-    normal, _, overlap = points_at(pixels, low + (high - low) * steps)
-    rate = normal / pixels.normal_scores.size
-    kept = rate < ADER_AUPRO_LIMIT
-    return PROCurve(rate[kept], overlap[kept])
+    points = operating_points(pixels, low + (high - low) * steps)
+    kept = points.false_positive_rate < ADER_AUPRO_LIMIT
+    return PROCurve(points.false_positive_rate[kept], points.per_region_overlap[kept])
 
 
 def ader_aupro(gt_masks: np.ndarray, anomaly_maps: np.ndarray) -> float:
@@ -115,8 +99,9 @@ def ader_pixel_f1max(gt_masks: np.ndarray, anomaly_maps: np.ndarray) -> float:
 
 def _f1_at_21(pixels: RankedPixels) -> float:
     low, high = score_range(pixels)
-    normal, defect, _ = points_at(pixels, low + (high - low) * np.linspace(0, 1, ADER_F1_THRESHOLDS))
-    return float(np.max(2 * defect / (normal + defect + pixels.defect_at_least[-1])))
+    points = operating_points(pixels, low + (high - low) * np.linspace(0, 1, ADER_F1_THRESHOLDS))
+    flagged = points.normal_flagged + points.defect_flagged
+    return float(np.max(2 * points.defect_flagged / (flagged + pixels.defect_at_least[-1])))
 
 
 def mean_anomaly_detection(metrics: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lib.bootstrap import Interval
 from lib.errors import InputError
+from lib.figures import BASELINE_STYLE
 
 VERDICT_COLORS = ("#D55E00", "#EEEEEE", "#0072B2")  # worse, no difference shown, better
 VERDICT_CODES = {"worse": 0, "no difference shown": 1, "better": 2}
@@ -85,6 +86,28 @@ def cost_plot(costs: pd.DataFrame) -> Figure:
         axis.grid(axis="x", linewidth=0.3)
     axes[0].set_yticks(rows, list(costs.index))
     axes[0].set_ylim(len(costs) - 0.4, -0.6)
+    return figure
+
+
+def limit_curves(table: pd.DataFrame, marks: Sequence[float] = (), baselines: Sequence[str] = ()) -> Figure:
+    """AUPRO of each method against the limit on the false-positive rate, on a log axis.
+
+    Args:
+        table: from `lib.side_by_side.aupro_by_limit`.
+        marks: limits that papers report, as dotted lines.
+        baselines: methods that are levels to beat, drawn gray and dashed.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    for name in table:
+        style = BASELINE_STYLE if name in baselines else {}
+        axis.plot(table.index, table[name], **{"label": name, "linewidth": 1.4, **style})
+    for mark in marks:
+        axis.axvline(mark, color="black", linewidth=0.7, linestyle=":")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda limit, _: f"{100 * limit:g} %")
+    axis.set(xlim=(table.index.min(), table.index.max()), ylim=(0, 1), ylabel="AUPRO up to the limit")
+    axis.set_xlabel("limit on the false-positive rate")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
