@@ -31,7 +31,7 @@ from lib.side_by_side import (
     wins_table,
     with_interval,
 )
-from lib.side_figures import cost_plot, limit_curves, rank_plot, scaled_maps, verdict_matrix
+from lib.side_figures import convention_dots, cost_plot, limit_curves, rank_plot, scaled_maps, verdict_matrix
 
 CATEGORIES = ("bagel", "rope")
 
@@ -227,3 +227,17 @@ def test_equal_and_missing_numbers_have_no_order() -> None:
         rank_agreement(pd.DataFrame({"x": first, "y": first}))
     with pytest.raises(InputError, match="two methods"):
         rank_agreement(pd.DataFrame({"x": first[:1], "y": first[:1]}))
+
+
+def test_conventions_stand_in_the_row_of_their_method() -> None:
+    table = pd.DataFrame({"exact": [0.9, 0.8], "coarse": [0.7, np.nan]}, index=["a", "b"])
+    figure = convention_dots({"AUPRO": table, "F1": table[["coarse"]]})
+    first, second = figure.axes
+    assert [axis.get_title() for axis in (first, second)] == ["AUPRO", "F1"]
+    assert [line.get_label() for line in first.lines] == ["exact", "coarse"] and len(second.lines) == 1
+    np.testing.assert_array_equal(first.lines[1].get_xydata(), [[0.7, 0], [np.nan, 1]])
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b"] and first.yaxis_inverted()
+    assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "coarse"]
+    assert [[x for x, _ in part] for part in first.collections[0].get_segments()] == [[0.7, 0.9], [0.8, 0.8]]
+    plt.close("all")
