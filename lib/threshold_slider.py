@@ -146,7 +146,7 @@ def panels(shape: tuple[int, int], limit: float, alt: str) -> dict:
         "xaxis3": {**rate, "domain": [0.77, 1], "anchor": "y3", "nticks": 4},
         "yaxis3": {**share, "anchor": "x3", "title": {"text": "true-positive rate", "font": FONT, "standoff": 4}},
         "annotations": [{"x": 0, "y": 1.16, "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left"}],
-        "margin": {"l": 0, "r": 10, "t": 46, "b": 30},
+        "margin": {"l": 4, "r": 24, "t": 46, "b": 30},
         "height": 410,
         "template": "plotly_white",
         "meta": {"alt": alt},
