@@ -22,6 +22,7 @@ HEIGHT_COLORS = "viridis"
 MASK_COLOR = "#00E5FF"
 RING_PX = 3  # width of the ring around a defect; its gap to the defect is twice that
 CAMERA = {"eye": {"x": 0.0, "y": -1.15, "z": 1.35}, "projection": {"type": "orthographic"}}
+BASELINE_STYLE = {"color": "#777777", "linestyle": "--"}
 CLOUD_POINTS = 9000  # a page stays under a megabyte and a phone can turn it
 
 
@@ -143,7 +144,11 @@ def loss_curves(
 
 
 def pro_curves(
-    curves: Mapping[str, PROCurve], limit: float, axis: Axes | None = None, markers: Sequence[str] = ()
+    curves: Mapping[str, PROCurve],
+    limit: float,
+    axis: Axes | None = None,
+    markers: Sequence[str] = (),
+    baselines: Sequence[str] = (),
 ) -> Axes:
     """Per-region overlap against false-positive rate up to a limit.
 
@@ -152,10 +157,12 @@ def pro_curves(
         limit: right end of the axis.
         axis: where to draw; a new one by default.
         markers: names of curves whose points are few enough to be shown one by one.
+        baselines: names of curves that are levels to beat, drawn gray and dashed.
     """
     axis = axis or plt.subplots(figsize=(4.2, 3.0))[1]
     for name, curve in curves.items():
         style = {"marker": "o", "markersize": 3, "linewidth": 1} if name in markers else {"linewidth": 1.3}
+        style |= BASELINE_STYLE if name in baselines else {}
         axis.plot(curve.false_positive_rate, curve.per_region_overlap, label=name, **style)
     axis.set(xlim=(0, limit), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="per-region overlap")
     axis.locator_params(axis="x", nbins=5)

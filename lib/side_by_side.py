@@ -12,17 +12,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 from lib.bootstrap import BootstrapConfig, Interval, Resampled, resample_counts
 from lib.comparisons import auroc_by_category, mean_interval, verdict
 from lib.errors import InputError
+from lib.pixel_metrics import PROCurve, aupro
 from lib.published import CFM_TABLES, published_table
 from lib.runtime import seeded_generator
 from lib.tables import flat_metrics
 
 Record = dict[str, Any]
 Groups = Mapping[str, Sequence[Record]]
+# What pages compare, by the text they print: experiment and variant, the reading that each method is known for.
+MAIN_VARIANTS = {
+    "CFM": ("cfm", "product"),
+    "LSFA": ("lsfa", "average"),
+    "BTF": ("btf", "both"),
+    "M3DM": ("m3dm", "triple"),
+    "AST": ("ast", "max"),
+    "PatchCore": ("patchcore", "average"),
+    "NN joined": ("nearest_neighbor", "concat"),
+    "outline": ("blind", "outline"),
+}
 FAMILY_CONFIDENCE = 0.95  # that all intervals of all pairs hold at once
 RESAMPLES_PER_TAIL = 20  # left in each tail of the widened intervals, so that their ends are not chance
 
@@ -68,6 +80,20 @@ def limits_table(groups: Groups) -> pd.DataFrame:
     names = [name for name in sample if name.startswith("AUPRO")]
     table = pd.DataFrame({name: category_table(groups, name)["mean"] for name in names})
     return table[sorted(names, key=lambda name: (-_limit(name), name))]
+
+
+def aupro_by_limit(curves: Mapping[str, Sequence[PROCurve]], limits: Sequence[float]) -> pd.DataFrame:
+    """AUPRO by limit on the false-positive rate (rows) and method (columns), means over categories.
+
+    Args:
+        curves: of each method one curve a category.
+        limits: each in (0, 1].
+
+    Raises:
+        InputError: a limit outside (0, 1].
+    """
+    rows = [{name: np.mean([aupro(c, limit) for c in found]) for name, found in curves.items()} for limit in limits]
+    return pd.DataFrame(rows, index=pd.Index(limits, name="limit"))
 
 
 def _limit(name: str) -> float:
@@ -190,3 +216,28 @@ def rank_intervals(groups: Groups, config: BootstrapConfig | None = None) -> dic
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=1)
     return {name: Interval(*(float(v[i]) for v in (as_it_is, low, high))) for i, name in enumerate(groups)}
+
+
+def rank_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau-b of the order of the rows by every pair of columns: 1 = the same order, -1 = reversed.
+
+    Args:
+        table: a number by method (rows) and metric, limit or convention (columns), higher = better.
+
+    Raises:
+        InputError: fewer than two methods, or a method without a number in some column.
+    """
+    if len(table) < 2 or table.isna().any(axis=None):
+        raise InputError("rank_agreement: every method needs a number in every column, and there must be two methods")
+    taus = [[kendalltau(table[first], table[second]).statistic for second in table] for first in table]
+    return pd.DataFrame(taus, index=table.columns, columns=table.columns)
+
+
+def swapped_pairs(first: pd.Series, second: pd.Series) -> list[tuple[str, str]]:
+    """Pairs of methods whose order differs: the one that leads by `first`, then the one that leads by `second`.
+
+    Args:
+        first, second: a number by method, higher = better, of the same methods; equal numbers and NaN have no order.
+    """
+    pairs = [(a, b) if first[a] > first[b] else (b, a) for a, b in combinations(first.index, 2)]
+    return [(a, b) for a, b in pairs if first[a] > first[b] and second[b] > second[a]]

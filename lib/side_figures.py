@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 
 from lib.bootstrap import Interval
 from lib.errors import InputError
+from lib.figures import BASELINE_STYLE
 
 VERDICT_COLORS = ("#D55E00", "#EEEEEE", "#0072B2")  # worse, no difference shown, better
 VERDICT_CODES = {"worse": 0, "no difference shown": 1, "better": 2}
 BRIGHTEST_QUANTILE = 0.999  # of a method's own test maps: brighter pixels are drawn alike
+MARKERS = "osD^v"
 COSTS = {
     "fit_seconds": "training, s",
     "predict_seconds": "scoring the test set, s",
@@ -85,6 +87,57 @@ def cost_plot(costs: pd.DataFrame) -> Figure:
         axis.grid(axis="x", linewidth=0.3)
     axes[0].set_yticks(rows, list(costs.index))
     axes[0].set_ylim(len(costs) - 0.4, -0.6)
+    return figure
+
+
+def limit_curves(table: pd.DataFrame, marks: Sequence[float] = (), baselines: Sequence[str] = ()) -> Figure:
+    """AUPRO of each method against the limit on the false-positive rate, on a log axis.
+
+    Args:
+        table: from `lib.side_by_side.aupro_by_limit`.
+        marks: limits that papers report, as dotted lines.
+        baselines: methods that are levels to beat, drawn gray and dashed.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    for name in table:
+        style = BASELINE_STYLE if name in baselines else {}
+        axis.plot(table.index, table[name], **{"label": name, "linewidth": 1.4, **style})
+    for mark in marks:
+        axis.axvline(mark, color="black", linewidth=0.7, linestyle=":")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda limit, _: f"{100 * limit:g} %")
+    axis.set(xlim=(table.index.min(), table.index.max()), ylim=(0, 1), ylabel="AUPRO up to the limit")
+    axis.set_xlabel("limit on the false-positive rate")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def convention_dots(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """One metric by several conventions on the same maps: a row a method, a dot a convention, joined by a line.
+
+    A convention looks the same in all panels.
+
+    Args:
+        panels: by the panel's title, a table with methods as rows, the same in all, and conventions as columns, five
+            different ones at most.
+    """
+    names = list(dict.fromkeys(name for table in panels.values() for name in table))
+    looks = {
+        name: {"marker": marker, "color": f"C{i}"} for i, (name, marker) in enumerate(zip(names, MARKERS, strict=False))
+    }
+    height = 0.32 * len(next(iter(panels.values()))) + 0.9
+    figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(4.2 * len(panels), height))
+    for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
+        rows = np.arange(len(table))
+        axis.hlines(rows, table.min(axis=1), table.max(axis=1), color="#BBBBBB", linewidth=1.5)
+        for name in table:
+            axis.plot(table[name], rows, linestyle="", label=name, markersize=6, alpha=0.9, **looks[name])
+        axis.set(title=title)
+        axis.grid(axis="x", linewidth=0.3)
+        axis.set_yticks(rows, list(table.index))
+        axis.set_ylim(len(table) - 0.4, -0.6)
+    handles = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 

@@ -169,6 +169,9 @@ def test_pro_curves_are_drawn_where_asked() -> None:
     assert [line.get_marker() for line in axes[1].lines] == ["None", "o"]
     np.testing.assert_array_equal(axes[1].lines[0].get_xydata(), np.column_stack([rate, np.sqrt(rate)]))
     assert axes[1].get_xlim() == (0, 0.3)
+    assert {line.get_linestyle() for line in axes[1].lines} == {"-"}
+    figures.pro_curves(curves, 0.3, axes[0], baselines=("few",))
+    assert [line.get_linestyle() for line in axes[0].lines] == ["-", "--"]
     own = figures.pro_curves(curves, 0.01)
     assert own.figure is not figure and own.get_xlim() == (0, 0.01)
 

@@ -29,7 +29,7 @@ FLOORS = {
     ),
     1: (
         "reading", "training", "clouds", "neighbors", "grids", "losses", "sampling", "bank_search", "coreset", "fifo",
-        "pixel_metrics", "metrics", "resampled_metrics", "bootstrap",
+        "pixel_metrics", "operating_points", "metrics", "ader_metrics", "resampled_metrics", "bootstrap",
     ),
     2: (
         "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
@@ -43,7 +43,7 @@ FLOORS = {
     ),
     6: (
         "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
-        "side_figures", "part_figures", "training_tables", "few_shot", "notebooks",
+        "side_figures", "part_figures", "threshold_slider", "training_tables", "few_shot", "notebooks",
     ),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

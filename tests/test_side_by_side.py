@@ -12,20 +12,26 @@ import pytest
 from lib.bootstrap import BootstrapConfig, Interval
 from lib.comparisons import auroc_by_category, difference_interval
 from lib.errors import InputError
+from lib.pixel_metrics import PROCurve
+from lib.profiles import load_profile
 from lib.published import PUBLISHED_ONLY
 from lib.side_by_side import (
+    MAIN_VARIANTS,
+    aupro_by_limit,
     beside_published,
     category_table,
     difference_matrices,
     family_config,
     limits_table,
     pairwise_differences,
+    rank_agreement,
     rank_intervals,
     rank_table,
+    swapped_pairs,
     wins_table,
     with_interval,
 )
-from lib.side_figures import cost_plot, rank_plot, scaled_maps, verdict_matrix
+from lib.side_figures import convention_dots, cost_plot, limit_curves, rank_plot, scaled_maps, verdict_matrix
 
 CATEGORIES = ("bagel", "rope")
 
@@ -177,3 +183,61 @@ def test_one_scale_for_all_maps_of_a_method() -> None:
 
 def test_intervals_of_one_resample_are_points() -> None:
     assert isinstance(rank_intervals(GROUPS, BootstrapConfig(1))["weak"], Interval)
+
+
+@pytest.mark.parametrize("name", ["demo", "mvtec3d", "eyecandies"])
+def test_every_profile_plans_the_main_variants_and_they_are_all_its_methods(name: str) -> None:
+    profile = load_profile(name)
+    for method, variant in MAIN_VARIANTS.values():
+        assert variant in profile.method(method).variants
+    methods = [spec.name for spec in profile.methods.values() if not spec.ablation]
+    assert sorted(method for method, _ in MAIN_VARIANTS.values()) == sorted(methods)
+
+
+def test_agreement_of_orders_by_hand() -> None:
+    wide, swapped = [0.9, 0.8, 0.7, 0.6], [0.4, 0.5, 0.3, 0.2]  # one of six pairs turned round
+    table = pd.DataFrame({"wide": wide, "swapped": swapped, "reversed": wide[::-1]}, index=list("abcd"))
+    taus = rank_agreement(table)
+    assert taus.loc["wide"].tolist() == pytest.approx([1, (5 - 1) / 6, -1])
+    assert taus.loc["swapped", "wide"] == taus.loc["wide", "swapped"]
+    assert swapped_pairs(table["wide"], table["swapped"]) == [("a", "b")]
+    assert swapped_pairs(table["swapped"], table["wide"]) == [("b", "a")]
+    assert len(swapped_pairs(table["wide"], table["reversed"])) == 6
+
+
+def test_aupro_by_limit_is_a_mean_over_categories_and_is_drawn() -> None:
+    step = PROCurve(np.array([0, 0.1, 0.1, 1]), np.array([0, 0, 1.0, 1]))  # nothing up to 10 %, then everything
+    slope = PROCurve(np.array([0, 1.0]), np.array([0, 1.0]))
+    table = aupro_by_limit({"two": [step, slope], "slope": [slope, slope]}, (0.1, 0.2, 1.0))
+    assert table["slope"].tolist() == pytest.approx([0.05, 0.1, 0.5])
+    assert table["two"].tolist() == pytest.approx([(0 + 0.05) / 2, (0.5 + 0.1) / 2, (0.9 + 0.5) / 2])
+    (axis,) = limit_curves(table, marks=(0.2,), baselines=("slope",)).axes
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--", ":"]
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), np.column_stack([table.index, table["two"]]))
+    assert axis.get_xscale() == "log"
+    plt.close("all")
+    with pytest.raises(InputError, match=r"^limit 1\.5"):
+        aupro_by_limit({"slope": [slope]}, (1.5,))
+
+
+def test_equal_and_missing_numbers_have_no_order() -> None:
+    first = pd.Series({"a": 0.5, "b": 0.5, "c": np.nan})
+    assert swapped_pairs(first, pd.Series({"a": 0.1, "b": 0.9, "c": 1.0})) == []
+    with pytest.raises(InputError, match="every method needs a number"):
+        rank_agreement(pd.DataFrame({"x": first, "y": first}))
+    with pytest.raises(InputError, match="two methods"):
+        rank_agreement(pd.DataFrame({"x": first[:1], "y": first[:1]}))
+
+
+def test_conventions_stand_in_the_row_of_their_method() -> None:
+    table = pd.DataFrame({"exact": [0.9, 0.8], "coarse": [0.7, np.nan]}, index=["a", "b"])
+    figure = convention_dots({"AUPRO": table, "F1": table[["coarse"]]})
+    first, second = figure.axes
+    assert [axis.get_title() for axis in (first, second)] == ["AUPRO", "F1"]
+    assert [line.get_label() for line in first.lines] == ["exact", "coarse"] and len(second.lines) == 1
+    np.testing.assert_array_equal(first.lines[1].get_xydata(), [[0.7, 0], [np.nan, 1]])
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b"] and first.yaxis_inverted()
+    assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "coarse"]
+    assert [[x for x, _ in part] for part in first.collections[0].get_segments()] == [[0.7, 0.9], [0.8, 0.8]]
+    plt.close("all")
