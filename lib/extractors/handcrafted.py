@@ -93,7 +93,7 @@ def color_tokens(opponent: Tensor, config: HandcraftedRgbConfig) -> Tensor:
         opponent: (3, S, S) float64; in float32 the difference of squares would drown small deviations.
         config: reads cell_px and color_windows_cells.
     """
-    tokens = []
+    tokens = [opponent.new_zeros(0, *(side // config.cell_px for side in opponent.shape[1:]))]  # without any window
     for window in config.color_windows_cells:
         mean, mean_square = cell_means(torch.cat([opponent, opponent**2]), config.cell_px, window).split(3)
         tokens += [mean, (mean_square - mean**2).clamp(min=0).sqrt()]
