@@ -17,8 +17,12 @@ from lib.data import Sample
 from lib.errors import InputError
 from lib.extractors import get_extractor
 from lib.features import build_features, save_features
+from lib.heads import build_head
+from lib.heads.state import State
+from lib.methods import CFMConfig
 
 BYTES_PER_MB = 1e6
+BYTES_PER_WEIGHT = 4  # float32
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,44 @@ def extraction_cost(spec: ExtractorSpec, samples: Sequence[Sample], device: str 
         xyz_dim=pair.xyz_dim,
         megabytes=float(np.mean(sizes)) / BYTES_PER_MB,
     )
+
+
+@dataclass(frozen=True)
+class PipelineCost:
+    """Cost of CFM from a prepared sample to its anomaly map and image score.
+
+    Attributes:
+        frames_per_second: one over the median time of a sample, one sample at a time, preparation not included.
+        extractor_mb, mapping_mb: float32 weights of the frozen networks and of the two mapping networks.
+    """
+
+    frames_per_second: float
+    extractor_mb: float
+    mapping_mb: float
+
+
+def pipeline_cost(
+    spec: ExtractorSpec, config: CFMConfig, samples: Sequence[Sample], device: str = "cpu"
+) -> PipelineCost:
+    """Measured cost of an extractor pair and CFM behind it, with untrained mapping networks.
+
+    Args:
+        spec, samples, device: as for `extraction_cost`.
+        config: of the mapping networks.
+
+    Raises:
+        InputError: no samples; else as for `lib.extractors.get_extractor`.
+    """
+    if not samples:
+        raise InputError("pipeline_cost: no samples given; pass at least one prepared sample")
+    pair = get_extractor(spec, device)
+    head = build_head(config, pair.rgb_dim, pair.xyz_dim, device)
+    state: State = head.state()
+    _, milliseconds = timed(lambda sample: head.predict(pair(sample)), samples, device)
+    networks = num_parameters(pair.rgb) + num_parameters(pair.xyz)
+    mapping = sum(value.numel() for value in state.values())
+    megabytes = [number * BYTES_PER_WEIGHT / BYTES_PER_MB for number in (networks, mapping)]
+    return PipelineCost(1000 / milliseconds, *megabytes)
 
 
 def timed(extract: Callable[[Sample], Any], samples: Sequence[Sample], device: str) -> tuple[list[Any], float]:
