@@ -174,6 +174,8 @@ def _object_of(
     """`_find_object` of a raw sample; of a prepared copy every point that is left belongs to the object."""
     if raw.depth is None:
         return _find_object(raw.cloud, config, seeded_generator(seed, raw.files.sample_id))
+    if config.min_border_fraction > 1:
+        raise InputError("the preparation is to be skipped, and this copy is prepared already; give the raw dataset")
     valid = clouds.valid_mask(raw.cloud, config.valid_rule)
     return None, plane_distance_map(raw.cloud, None, valid), valid, valid
 

@@ -205,3 +205,9 @@ def test_gradients_are_the_hand_made_tokens_without_colors():
     sample = SimpleNamespace(rgb=rgb)
     assert torch.equal(part(sample), whole(sample)[-part.rgb_dim :])
     assert part.rgb_dim == 20
+
+
+def test_a_prepared_copy_cannot_be_unprepared():
+    raw = dataclasses.replace(raw_scene(), depth=raw_scene().cloud[..., 2])
+    with pytest.raises(InputError, match="give the raw dataset"):
+        preparation_steps(raw, PREPARATION_SKIPPED, 0)
