@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lib.bootstrap import Interval
 from lib.comparisons import verdict
+from lib.errors import InputError
 
 Record = dict[str, Any]
 LABELS = {
@@ -23,6 +25,7 @@ LABELS = {
     ("cfm", "psi_3d"): "CFM psi_3d",
     ("cfm", "product-box"): "CFM product, box blur",
     ("cfm", "product-released"): "CFM product, released scoring",
+    ("cfm", "product-rescaled"): "CFM product, images rescaled",
     ("nearest_neighbor", "rgb"): "NN RGB alone",
     ("nearest_neighbor", "xyz"): "NN 3D alone",
     ("nearest_neighbor", "late"): "NN late-fused",
@@ -176,3 +179,20 @@ def record_sources(records: Sequence[Record]) -> pd.DataFrame:
         for r in records
     ]
     return pd.DataFrame(rows).value_counts(sort=False).rename("records").reset_index().set_index("commit")
+
+
+def worst_cases(record: Record) -> tuple[int, int, int]:
+    """Places among the test images of the defective one ranked lowest and the good one ranked highest, by image score.
+
+    The third number counts good images with a score at least that of the missed defect.
+
+    Raises:
+        InputError: the record lacks good or defective images.
+    """
+    scores = np.array([image["score"] for image in record["per_image"]])
+    good = np.array([image["label"] == 0 for image in record["per_image"]])
+    if good.all() or not good.any():
+        raise InputError("worst_cases: the record needs good and defective images; give that of a test split")
+    missed = int(np.where(good, np.inf, scores).argmin())
+    alarm = int(np.where(good, scores, -np.inf).argmax())
+    return missed, alarm, int((good & (scores >= scores[missed])).sum())

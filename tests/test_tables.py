@@ -11,12 +11,13 @@ from pandas.testing import assert_frame_equal
 
 from lib import tables
 from lib.bootstrap import Interval
+from lib.errors import InputError
 from lib.instances import named_instance
 from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import CFM_NUM_THRESHOLDS
 from lib.pixel_metrics import AUPRO_LIMITS
 from lib.profiles import load_profile
-from lib.tables import documented_attributes, sourced_settings
+from lib.tables import documented_attributes, sourced_settings, worst_cases
 
 
 def made_metrics(start: float) -> dict[str, Any]:
@@ -205,3 +206,11 @@ def test_attributes_are_read_over_line_ends_and_for_two_names() -> None:
     """
     assert documented_attributes(text) == {"first": "two lines.", "second": "two lines.", "third": "one."}
     assert documented_attributes("Nothing.") == {}
+
+
+def test_worst_cases_by_hand():
+    images = [(0, 0.1), (1, 0.3), (0, 0.5), (1, 0.2), (0, 0.2), (1, 0.9)]
+    record = {"per_image": [{"label": label, "score": score} for label, score in images]}
+    assert worst_cases(record) == (3, 2, 2)
+    with pytest.raises(InputError, match="good and defective"):
+        worst_cases({"per_image": record["per_image"][:1]})
