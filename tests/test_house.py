@@ -33,6 +33,7 @@ FLOORS = {
     ),
     2: (
         "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
+        "published_checks",
         "toy", "prepared_copy", "eyecandies", "dataset_check", "camera", "own_scans", "real_costs", "training_plan",
     ),
     3: ("extractors",),

@@ -54,11 +54,24 @@ def published_numbers(paper: str, table: str) -> pd.DataFrame:
     Raises:
         InputError: no such paper or table.
     """
+    rows = transcript(paper)
+    check_choice(f"table of {paper}", table, tuple(rows["table"].unique()))
+    rows = rows[rows["table"] == table].reset_index(drop=True)
+    return rows.assign(value=pd.to_numeric(rows["value"]))
+
+
+def transcript(paper: str) -> pd.DataFrame:
+    """Every number that we have of a paper, as printed: columns `COLUMNS`, all of them text, an empty cell as "".
+
+    Args:
+        paper: a key of `FILES`.
+
+    Raises:
+        InputError: no such paper.
+    """
     check_choice("paper", paper, tuple(FILES))
     rows = pd.read_csv(Path(__file__).parent / FILES[paper], keep_default_na=False, dtype=str)
-    rows = rows.reindex(columns=list(COLUMNS), fill_value="").assign(value=pd.to_numeric(rows["value"]))
-    check_choice(f"table of {paper}", table, tuple(rows["table"].unique()))
-    return rows[rows["table"] == table].reset_index(drop=True)
+    return rows.reindex(columns=list(COLUMNS), fill_value="")
 
 
 def published_table(dataset: str, metric: str) -> pd.DataFrame:
