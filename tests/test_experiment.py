@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lib import experiment, feature_store
-from lib.config import project_root
+from lib.config import project_root, stored_settings
 from lib.errors import InputError
 from lib.extractors import extractor_settings
 from lib.feature_store import COMPUTING_PACKAGES, category_features, extract_features
@@ -153,7 +153,7 @@ class TestRecord:
         assert record["key"] == {
             "profile": "fixture", "method": "cfm", "category": CATEGORY, "variant": "product", "seed": 0,
         }  # fmt: skip
-        assert record["config"]["method"] == {"type": "CFMConfig", **dataclasses.asdict(METHODS["cfm"].config)}
+        assert record["config"]["method"] == {"type": "CFMConfig", **stored_settings(METHODS["cfm"].config)}
         assert record["config"]["extractor"] == json.loads(json.dumps(extractor_settings(HANDCRAFTED)))
         assert record["config"]["standardize"] is True
         assert record["config"]["variant"] == {

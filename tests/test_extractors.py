@@ -11,7 +11,7 @@ import torch
 
 from lib.config import RGB_EXTRACTORS, XYZ_EXTRACTORS, ExtractorSpec, project_root
 from lib.errors import InputError
-from lib.extractors import Extractor, extractor_settings, get_extractor, rgb_config, xyz_config
+from lib.extractors import HANDMADE_RGB, Extractor, extractor_settings, get_extractor, rgb_config, xyz_config
 from lib.extractors.point_mae import POINT_MAE_EVAL, POINT_MAE_PRESETS, POINT_MAE_RELEASED
 from lib.extractors.rgb_networks import RGB_NETWORKS
 from lib.extractors.weight_registry import WEIGHTS
@@ -20,7 +20,7 @@ from tests.test_handcrafted import made_sample
 
 
 def test_the_settings_know_exactly_the_networks_there_are() -> None:
-    assert [name for name in RGB_EXTRACTORS if name != "handcrafted"] == list(RGB_NETWORKS)
+    assert [name for name in RGB_EXTRACTORS if name not in HANDMADE_RGB] == list(RGB_NETWORKS)
     assert {name for name, heeded in XYZ_EXTRACTORS.items() if "mode" in heeded} == {n for n, _ in POINT_MAE_PRESETS}
     for name, heeded in RGB_EXTRACTORS.items():
         if heeded:
@@ -62,7 +62,7 @@ def test_settings_tell_the_draw_of_dropped_paths() -> None:
 @pytest.mark.parametrize("rgb", RGB_EXTRACTORS)
 def test_pruned_settings_keep_the_dimensions(rgb: str) -> None:
     spec = ExtractorSpec(rgb, "point_mae", 4)
-    if rgb != "handcrafted":
+    if rgb not in HANDMADE_RGB:
         assert rgb_config(spec).dim == RGB_NETWORKS[rgb].dim
     assert (xyz_config(spec).num_blocks, xyz_config(spec).xyz_dim) == (4, 1152)
 

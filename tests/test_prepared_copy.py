@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.config import stored_settings
 from lib.data import SPLITS, category_manifest, is_prepared, list_samples, read_sample
 from lib.errors import InputError
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_RELEASED, PREPARATION_SEED, prepare_sample
@@ -47,7 +48,7 @@ def test_samples_are_those_of_the_raw_data_bit_for_bit(raw: Path, tmp_path: Path
 def test_the_manifest_names_settings_and_every_hash(raw: Path, tmp_path: Path) -> None:
     folder = prepare_category(raw, tmp_path / "copy", "dome", PREPARATION_DEFAULT)
     manifest = category_manifest(tmp_path / "copy", "dome")
-    assert manifest["preparation"] == dataclasses.asdict(PREPARATION_DEFAULT) and len(manifest["sha256"]) == 64
+    assert manifest["preparation"] == stored_settings(PREPARATION_DEFAULT) and len(manifest["sha256"]) == 64
     assert len(manifest["samples"]) == 6
     hole = manifest["samples"]["test/hole/000"]
     assert hole["read"].keys() == {"rgb", "xyz", "gt"} and hole["written"].keys() == {"rgb", "xyz", "gt", "depth"}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib.config import stored_settings
 from lib.errors import InputError
 from lib.extractors.point_mae import POINT_MAE_EMBEDDED, load_point_mae
 from lib.pretraining import point_views, training, xyz
@@ -159,7 +160,7 @@ def test_stored_network_is_the_one_its_card_describes():
     assert card["sha256"] == file_sha256(path)
     assert all(tensor.dtype == torch.float16 for tensor in state.values() if tensor.is_floating_point())
     assert card["architecture"]["parameters"] == sum(each.numel() for each in network.parameters())
-    settings = json.loads(json.dumps(dataclasses.asdict(POINT_MAE_EMBEDDED)))
+    settings = json.loads(json.dumps(stored_settings(POINT_MAE_EMBEDDED)))
     assert settings.pop("stride_px") == card["views"]["stride_px"]
     assert settings.items() <= card["architecture"].items()
     assert card["recipe"] == json.loads(json.dumps(dataclasses.asdict(xyz.XyzRecipe())))
