@@ -3,7 +3,8 @@
     python data_scripts/assemble_book.py --profile mvtec3d --target runs/mvtec3d/book
 
 The demo's book has every chapter and lies in book/ as it is. A profile of real data runs fewer; its executed chapters
-lie in <target>/chapters already. Links to chapters that it does not have become plain text.
+lie in <target>/chapters already. The pages for teaching, which speak of the demo's chapters, stay out. Links to pages
+that it does not have become plain text.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from lib.profiles import Profile, load_profile
 ROOT_PAGE = "intro_real"
 DOC_LINK = re.compile(r"\{doc\}`(?:[^`<]*<)?(?:\.\./)?([\w/]+)>?`")
 CHAPTER_FOLDER = "chapters"
+DEMO_ONLY = re.compile(r"part_\d+_\w+|teaching|cheat_sheet")  # pages around the chapters that only the demo's book has
 
 
 def contents(profile: Profile, whole: dict[str, Any]) -> dict[str, Any]:
-    """The table of contents cut to the chapters of a profile, with a first page of its own.
+    """The table of contents cut to the chapters of a profile, without pages for teaching, with its own first page.
 
     Args:
         profile: names the chapters.
@@ -37,9 +39,15 @@ def contents(profile: Profile, whole: dict[str, Any]) -> dict[str, Any]:
     kept = {f"{CHAPTER_FOLDER}/{stem}" for stem in profile.chapters}
     parts = []
     for part in whole["parts"]:
-        pages = [e for e in part["chapters"] if e["file"] in kept or not e["file"].startswith(f"{CHAPTER_FOLDER}/")]
+        pages = [entry for entry in part["chapters"] if is_kept(entry["file"], kept)]
         parts += [{**part, "chapters": pages}] if pages else []
     return {**whole, "root": ROOT_PAGE, "parts": parts}
+
+
+def is_kept(page: str, chapters: Collection[str]) -> bool:
+    """Whether a page of the demo's book belongs into an edition with these chapters."""
+    is_chapter = page.startswith(f"{CHAPTER_FOLDER}/")
+    return page in chapters if is_chapter else not DEMO_ONLY.fullmatch(page)
 
 
 def without_dead_links(text: str, pages: Collection[str]) -> str:

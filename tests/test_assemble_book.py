@@ -11,22 +11,25 @@ import pytest
 import yaml
 
 from data_scripts import assemble_book
-from data_scripts.assemble_book import assemble, contents, without_dead_links
+from data_scripts.assemble_book import DOC_LINK, assemble, contents, without_dead_links
+from lib.config import project_root
 from lib.errors import InputError
+from lib.profiles import load_profile
 
 WHOLE = {
     "format": "jb-book",
     "root": "intro",
     "parts": [
         {"caption": "Start", "chapters": [{"file": "how"}]},
-        {"caption": "Toy", "chapters": [{"file": "chapters/01_toy"}]},
-        {"caption": "Study", "chapters": [{"file": "chapters/02_data"}, {"file": "chapters/03_more"}]},
+        {"caption": "Toy", "chapters": [{"file": "part_1_toy"}, {"file": "chapters/01_toy"}]},
+        {"caption": "Study", "chapters": [{"file": "part_2_study"}, {"file": "chapters/02_data"}]},
+        {"caption": "More", "chapters": [{"file": "chapters/03_more"}, {"file": "teaching"}, {"file": "cheat_sheet"}]},
     ],
 }
 PROFILE: Any = SimpleNamespace(name="mine", chapters=("02_data",))
 
 
-def test_contents_keep_the_profiles_chapters_and_no_empty_part() -> None:
+def test_contents_keep_the_profiles_chapters_but_no_page_for_teaching_and_no_empty_part() -> None:
     found = contents(PROFILE, WHOLE)
     assert found["root"] == "intro_real" and found["format"] == "jb-book"
     assert [[entry["file"] for entry in part["chapters"]] for part in found["parts"]] == [["how"], ["chapters/02_data"]]
@@ -45,6 +48,21 @@ def test_contents_keep_the_profiles_chapters_and_no_empty_part() -> None:
 )
 def test_links_to_missing_pages_become_text(text: str, expected: str) -> None:
     assert without_dead_links(text, ("how", "chapters/02_data")) == expected
+
+
+@pytest.mark.parametrize("name", ["mvtec3d", "eyecandies"])
+def test_editions_of_real_data_have_their_chapters_and_link_to_nothing_missing(name: str) -> None:
+    book = project_root() / "book"
+    profile = load_profile(name)
+    toc = contents(profile, yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8")))
+    pages = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    assert [page.removeprefix("chapters/") for page in pages if "/" in page] == list(profile.chapters)
+    assert not {"teaching", "cheat_sheet"} & set(pages) and not any(page.startswith("part_") for page in pages)
+    for page in pages:
+        path = project_root() / page.replace("chapters", "notebooks") if "/" in page else book / page
+        (found,) = path.parent.glob(f"{path.name}.*")
+        links = DOC_LINK.findall(without_dead_links(found.read_text(encoding="utf-8"), pages))
+        assert {Path(link).name for link in links} <= {Path(kept).name for kept in pages}, page
 
 
 def made_project(root: Path) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from lib.config import project_root
 from lib.errors import InputError
-from lib.published import CFM_TABLES, COLUMNS, PUBLISHED_ONLY, published_numbers, published_table, wrong_means
+from lib.published import (
+    CFM_TABLES,
+    COLUMNS,
+    PUBLISHED_ONLY,
+    neighbour_numbers,
+    published_numbers,
+    published_table,
+    wrong_means,
+)
 
 
 @pytest.mark.parametrize(("table", "rows"), [("abl_IFC_CLC", 12), ("abl_LA_GA", 8)])
@@ -64,3 +75,23 @@ def test_numbers_of_no_paper_are_refused() -> None:
     with pytest.raises(InputError, match="published dataset and metric"):
         published_table("synth3d", "I-AUROC")
     assert len(published_numbers("BTF-README", "")) > 100
+
+
+def test_neighbours_are_five_with_a_source_for_each_number() -> None:
+    found = neighbour_numbers()
+    assert tuple(found.columns) == ("paper", "dataset", "task", "metric", "value", "note", "source")
+    assert found["paper"].unique().tolist() == ["ViTAD", "DiAD", "CLIP-AD", "VAND 2023 entry", "GPT-4V-AD"]
+    assert found["value"].astype(float).gt(0).all() and not found.duplicated().any()
+    assert (found.drop(columns="note") != "").all(axis=None)
+    bibliography = (project_root() / "book" / "references.bib").read_text(encoding="utf-8")
+    for paper, rows in found.groupby("paper"):
+        (source,) = rows["source"].unique()
+        assert source.removeprefix("abstract, ") in bibliography, paper
+
+
+def test_neighbours_values_are_as_printed() -> None:
+    found = neighbour_numbers().set_index(["paper", "dataset", "task", "metric"])["value"]
+    assert found.loc[[("GPT-4V-AD", "VisA", "zero-shot detection", "image AUROC")]].tolist() == ["88.0"]
+    assert found.loc[[("DiAD", "MVTec AD", "multi-class localization", "AP")]].tolist() == ["52.6"]
+    assert found.loc[[("CLIP-AD", "VisA", "zero-shot segmentation", "F1")]].tolist() == ["+1.2", "+11.7"]
+    assert all(re.fullmatch(r"\+?\d+(\.\d+)?", value) for value in found)

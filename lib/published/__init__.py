@@ -9,6 +9,7 @@ import pandas as pd
 from lib.config import check_choice
 
 FILES = {"LSFA": "lsfa_eccv2024_secondary.csv", "CFM": "cfm_cvpr2024.csv", "BTF-README": "btf_readme.csv"}
+NEIGHBOURS = "neighbours.csv"  # numbers of the abstracts of works on RGB images alone
 COLUMNS = ("paper", "table", "dataset", "method", "setting", "class", "metric", "value", "note")
 # Where the CFM paper prints each metric for every category. Its Table 3 on Eyecandies holds cells of other columns and
 # settings; Table 13 of its supplement says that it corrects it.
@@ -72,6 +73,14 @@ def transcript(paper: str) -> pd.DataFrame:
     check_choice("paper", paper, tuple(FILES))
     rows = pd.read_csv(Path(__file__).parent / FILES[paper], keep_default_na=False, dtype=str)
     return rows.reindex(columns=list(COLUMNS), fill_value="")
+
+
+def neighbour_numbers() -> pd.DataFrame:
+    """Every number in the abstracts of five works on RGB images, in the order of our transcript, all of them text.
+
+    Columns: paper, dataset, task, metric, value (as printed; "+" marks a difference), note, source. Empty cells are "".
+    """
+    return pd.read_csv(Path(__file__).parent / NEIGHBOURS, keep_default_na=False, dtype=str)
 
 
 def published_table(dataset: str, metric: str) -> pd.DataFrame:
