@@ -1,0 +1,222 @@
+"""The papers' claims as data, and what this study's records say of each, by rules that nobody can bend afterwards.
+
+A claim is one row of `published/claims.csv`. Its kind chooses the rule:
+
+- "better": the paired difference of method and reference, with its 95 % interval over test images;
+- "as good": the same interval against a margin that stands in the claim;
+- "faster": seconds of prediction for each image, in every category;
+- "table": the paper's own table, see `lib.published_checks.claims_against_tables`;
+- "ceiling": what a nearly perfect detector gets by the papers' rule and exactly;
+- "not here": nothing in this study can answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import lib.published
+from lib.ablation_tables import gain, stored_records
+from lib.bootstrap import Interval
+from lib.comparisons import aupro_by_category, difference_interval
+from lib.config import check_choice
+from lib.errors import InputError
+from lib.experiment import load_maps
+from lib.feature_store import test_facts
+from lib.metrics import CFM_NUM_THRESHOLDS, aupro, pro_curve
+from lib.profiles import Profile
+from lib.published_checks import claims_against_tables
+from lib.runtime import seeded_generator
+from lib.tables import Record
+from lib.toy import nearly_perfect_maps
+
+CONFIRMED = "confirmed on real data"
+CONSISTENT = "consistent on demo data"
+CONTRADICTED = "contradicted"
+OPEN = "no difference shown"
+NOT_RUN = "not run here"
+STATUSES = (CONFIRMED, CONSISTENT, OPEN, CONTRADICTED, NOT_RUN)
+KINDS = ("better", "as good", "faster", "table", "ceiling", "not here")
+SATURATED = 0.9  # a nearly perfect detector that gets less than this by a rule has met the rule's ceiling
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper, in our words.
+
+    Attributes:
+        id: a letter for the paper and a number.
+        paper: "CFM" or "LSFA".
+        claim, where: what is said, and in which table or section.
+        chapter: notebook of the book that looks into it.
+        kind: see the module's text.
+        method, variant, reference, reference_variant: experiments of a profile; for "table" `method` is a part of the
+            text of the claim there.
+        metric: "I-AUROC", or AUPRO at a limit, exact.
+        margin: of "as good", the loss that still counts as none [ours].
+        confirm: what would have to be run on the real data.
+    """
+
+    id: str
+    paper: str
+    claim: str
+    where: str
+    chapter: str
+    kind: str
+    method: str
+    variant: str
+    reference: str
+    reference_variant: str
+    metric: str
+    margin: str
+    confirm: str
+
+    def __post_init__(self) -> None:
+        check_choice(f"kind of claim {self.id}", self.kind, KINDS)
+        if (self.kind == "as good") != bool(self.margin):
+            raise InputError(f"claim {self.id}: kind {self.kind} and margin {self.margin!r} do not go together")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A status of `STATUSES`, and the evidence for it in a few words and numbers."""
+
+    status: str
+    evidence: str
+
+
+def read_claims(path: Path | None = None) -> list[Claim]:
+    """All claims in file order.
+
+    Args:
+        path: CSV with the fields of `Claim` as columns; the package's own unless given.
+
+    Raises:
+        InputError: other columns, an unknown kind, or an id given twice.
+    """
+    path = path or Path(lib.published.__file__).parent / "claims.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    names = [field.name for field in fields(Claim)]
+    if list(rows.columns) != names:
+        raise InputError(f"{path}: columns are {', '.join(rows.columns)}; give {', '.join(names)}")
+    if rows["id"].duplicated().any():
+        raise InputError(f"{path}: an id stands twice; give every claim its own")
+    return [Claim(**row) for row in rows.to_dict("records")]
+
+
+def judge(claim: Claim, profile: Profile) -> Verdict:
+    """What the profile's records say of a claim.
+
+    Only records of a real dataset can confirm one; those of the embedded dataset are at best consistent with it.
+    """
+    if claim.kind == "not here":
+        return Verdict(NOT_RUN, "nothing of this study answers it")
+    if claim.kind == "table":
+        return table_verdict(claim)
+    if claim.kind == "ceiling":
+        return ceiling_verdict(profile)
+    if missing := [name for name in (claim.method, claim.reference) if name not in profile.methods]:
+        return Verdict(NOT_RUN, f"{', '.join(missing)} is not in profile {profile.name}")
+    try:
+        pair = paired_records(claim, profile)
+        if claim.kind == "faster":
+            return speed_verdict(*pair, profile)
+        interval = gain(*pair) if claim.metric == "I-AUROC" else map_gain(claim, profile)
+    except InputError as error:
+        return Verdict(NOT_RUN, str(error).split(";")[0])
+    return interval_verdict(interval, float(claim.margin or 0.0), claim.metric, profile)
+
+
+def interval_verdict(interval: Interval, margin: float, metric: str, profile: Profile) -> Verdict:
+    """Status by where a difference's interval lies: above minus the margin, below it, or on both sides.
+
+    Args:
+        interval: method minus reference.
+        margin: 0 for "better".
+        metric: for the text.
+        profile: whose records; on the embedded dataset the demo's words.
+    """
+    real = profile.dataset != "synth3d"
+    numbers = f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] {metric}"
+    evidence = f"{numbers}, {profile.name}" + (f", margin {margin:g}" if margin else "")
+    if interval.low > -margin:
+        return Verdict(CONFIRMED if real else CONSISTENT, evidence)
+    return Verdict(CONTRADICTED if interval.high < -margin else OPEN, evidence)
+
+
+def paired_records(claim: Claim, profile: Profile) -> tuple[list[Record], list[Record]]:
+    """Records of method and reference on the categories that both ran on; `InputError` where there are none."""
+    specs = [profile.method(name) for name in (claim.method, claim.reference)]
+    common = [name for name in specs[0].categories if name in specs[1].categories]
+    wanted = ((claim.method, claim.variant), (claim.reference, claim.reference_variant))
+    first, second = (stored_records(profile, method, common)[variant] for method, variant in wanted)
+    return first, second
+
+
+def map_gain(claim: Claim, profile: Profile) -> Interval:
+    """Paired difference in AUPRO, exact, from maps of the first seed; `InputError` for ablations, which keep none."""
+    limit = float(claim.metric.removeprefix("AUPRO@").removesuffix("%")) / 100
+    facts = {category: test_facts(profile, category) for category in profile.categories}
+    masks, defects = ({category: fact[place] for category, fact in facts.items()} for place in (0, 1))
+    wanted = ((claim.method, claim.variant), (claim.reference, claim.reference_variant))
+    maps = [{category: load_maps(profile, name, category, variant) for category in facts} for name, variant in wanted]
+    return difference_interval(*(aupro_by_category(masks, of_method, defects, limit) for of_method in maps))
+
+
+def speed_verdict(records: Sequence[Record], reference: Sequence[Record], profile: Profile) -> Verdict:
+    """Status by seconds of prediction for each image, from the features on, all readings of a method together."""
+    times = [seconds_by_category(found) for found in (records, reference)]
+    ratios = (times[1] / times[0]).to_numpy()
+    evidence = f"{np.median(ratios):.1f} times as fast (median of {len(ratios)} categories), {profile.name}"
+    if ratios.min() > 1:
+        return Verdict(CONSISTENT if profile.dataset == "synth3d" else CONFIRMED, evidence)
+    return Verdict(CONTRADICTED if ratios.max() < 1 else OPEN, evidence)
+
+
+def seconds_by_category(records: Sequence[Record]) -> pd.Series:
+    """Mean seconds of prediction for each image, by category."""
+    rows = [(r["key"]["category"], r["run"]["predict_seconds"] / len(r["per_image"])) for r in records]
+    return pd.DataFrame(rows, columns=["category", "seconds"]).groupby("category")["seconds"].mean()
+
+
+def table_verdict(claim: Claim) -> Verdict:
+    """Status by the paper's own table: it can contradict a sentence; agreeing with it confirms nothing."""
+    rows = claims_against_tables()
+    fits = (rows["paper"] == claim.paper) & rows["claim"].str.contains(claim.method, regex=False)
+    found = rows[fits & rows["claim"].str.contains(claim.metric, regex=False)]
+    if len(found) != 1:
+        raise InputError(f"claim {claim.id}: {len(found)} rows of claims_in_text.csv hold {claim.method!r}; name one")
+    row = found.iloc[0]
+    asked = "" if pd.isna(row["claimed"]) else f", {row['claimed']:g} claimed"
+    evidence = f"its own table {row['table']}: {row['own']:g}, {row['rival']} {row['rival number']:g}{asked}"
+    return Verdict(CONTRADICTED if row["outcome"] == "does not hold" else NOT_RUN, evidence)
+
+
+def ceiling_verdict(profile: Profile) -> Verdict:
+    """Status of "far from saturated": contradicted where a nearly perfect detector is saturated only exactly."""
+    category = profile.categories[0]
+    masks, _ = test_facts(profile, category)
+    maps = nearly_perfect_maps(masks, seeded_generator("06", category))
+    exact, coarse = (aupro(pro_curve(masks, maps, rule), 0.01) for rule in (None, CFM_NUM_THRESHOLDS))
+    evidence = f"a nearly perfect detector gets {coarse:.3f} by 99 thresholds, {exact:.3f} exactly"
+    return Verdict(CONTRADICTED if coarse < SATURATED <= exact else OPEN, evidence)
+
+
+def verdict_table(claims: Sequence[Claim], profile: Profile) -> pd.DataFrame:
+    """One row a claim by its id: claim, where, chapter, what would confirm it, our evidence, status."""
+    rows = {}
+    for claim in claims:
+        verdict = judge(claim, profile)
+        rows[claim.id] = {
+            "claim": claim.claim,
+            "where": claim.where,
+            "our evidence": verdict.evidence,
+            "status": verdict.status,
+            "would confirm it": claim.confirm,
+            "chapter": claim.chapter,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,147 @@
+"""Verdicts: every rule gives every status it can, on records made by hand; the claims are whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib import verdicts
+from lib.bootstrap import Interval
+from lib.errors import InputError
+from lib.profiles import load_profile
+from lib.verdicts import (
+    CONFIRMED,
+    CONSISTENT,
+    CONTRADICTED,
+    NOT_RUN,
+    OPEN,
+    STATUSES,
+    interval_verdict,
+    judge,
+    read_claims,
+    speed_verdict,
+    verdict_table,
+)
+
+DEMO, REAL = load_profile("demo"), load_profile("mvtec3d")
+CLAIMS = {claim.id: claim for claim in read_claims()}
+COMING = {"13_mapping_networks", "17_audit", "92_verdicts"}
+
+
+def records(lift: float, method: str = "cfm", seconds: float = 1.0, number: int = 40) -> list[dict[str, Any]]:
+    """Records of two categories: defective images score `lift` higher than good ones, in units of their spread."""
+    made = []
+    for place, category in enumerate(("cord", "sweet")):
+        generator = np.random.default_rng([place, 7])
+        noise = generator.standard_normal(2 * number)
+        images = [
+            {"id": f"{i}", "defect": defect, "label": label, "score": float(noise[i] + lift * label)}
+            for i, (defect, label) in enumerate([("good", 0), ("cut", 1)] * number)
+        ]
+        key = {"profile": "demo", "method": method, "category": category, "variant": "product", "seed": 0}
+        made.append({"key": key, "per_image": images, "run": {"predict_seconds": seconds * 2 * number}})
+    return made
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """Put made records in the place of stored ones, by method."""
+    groups: dict[str, Any] = {}
+
+    def read(profile, method, categories):
+        if method not in groups:
+            raise InputError(f"no records of {method}; run: make ablations")
+        return dict.fromkeys(("product", "sum", "average", "triple", "both", "max"), groups[method])
+
+    monkeypatch.setattr(verdicts, "stored_records", read)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "profile", "status"),
+    [
+        (3.0, 0.0, DEMO, CONSISTENT),
+        (0.0, 3.0, DEMO, CONTRADICTED),
+        (1.0, 1.0, DEMO, OPEN),
+        (3.0, 0.0, REAL, CONFIRMED),
+        (0.0, 3.0, REAL, CONTRADICTED),
+    ],
+)
+def test_better_has_every_status(stored, ours, other, profile, status):
+    stored |= {"cfm": records(ours), "m3dm": records(other, "m3dm")}
+    found = judge(CLAIMS["C1"], profile)
+    assert found.status == status and profile.name in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "status"),
+    [(0.01, 0.2, 0, CONSISTENT), (-0.01, 0.01, 0, OPEN), (-0.2, -0.1, 0, CONTRADICTED),
+     (-0.01, 0.01, 0.02, CONSISTENT), (-0.03, 0.01, 0.02, OPEN), (-0.2, -0.03, 0.02, CONTRADICTED)],
+)  # fmt: skip
+def test_a_margin_moves_the_line(low, high, margin, status):
+    assert interval_verdict(Interval((low + high) / 2, low, high), margin, "I-AUROC", DEMO).status == status
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "status"), [(1.0, 3.0, CONSISTENT), (3.0, 1.0, CONTRADICTED), (1.0, 1.0, OPEN)]
+)
+def test_speed_is_a_ratio_in_every_category(ours, other, status):
+    found = speed_verdict(records(1, seconds=ours), records(1, seconds=other), DEMO)
+    assert found.status == status
+    if status == CONSISTENT:
+        assert "3.0 times as fast" in found.evidence
+
+
+def test_what_is_not_there_was_not_run(stored):
+    assert judge(CLAIMS["C18"], DEMO).status == NOT_RUN  # real extractors, which the demo does not have
+    assert "not in profile demo" in judge(CLAIMS["C18"], DEMO).evidence
+    assert judge(CLAIMS["C1"], DEMO).status == NOT_RUN  # planned, without records
+    assert judge(CLAIMS["C23"], REAL).status == NOT_RUN
+
+
+def test_without_real_records_nothing_is_confirmed(stored):
+    assert not any(judge(claim, REAL).status == CONFIRMED for claim in CLAIMS.values() if claim.kind != "ceiling")
+
+
+def test_a_table_can_contradict_and_never_confirms():
+    for claim in CLAIMS.values():
+        if claim.kind == "table":
+            assert judge(claim, DEMO).status in (CONTRADICTED, NOT_RUN)
+    assert "0.026" not in judge(CLAIMS["L3"], DEMO).evidence and "0.034" in judge(CLAIMS["L3"], DEMO).evidence
+    assert judge(CLAIMS["L3"], DEMO).status == judge(CLAIMS["C21"], DEMO).status == CONTRADICTED
+
+
+def test_the_claims_are_many_and_name_chapters_of_the_book():
+    assert len(CLAIMS) >= 20 and {claim.paper for claim in CLAIMS.values()} == {"CFM", "LSFA"}
+    chapters = {claim.chapter for claim in CLAIMS.values()}
+    assert chapters <= set(DEMO.chapters) | COMING
+    for claim in CLAIMS.values():
+        for name, variant in ((claim.method, claim.variant), (claim.reference, claim.reference_variant)):
+            if claim.kind in ("better", "as good", "faster") and name in DEMO.methods:
+                assert variant in DEMO.methods[name].variants, claim.id
+
+
+def test_the_table_has_a_row_a_claim_and_known_statuses(stored):
+    some = [CLAIMS[name] for name in ("C1", "C18", "C21", "L12")]
+    table = verdict_table(some, DEMO)
+    assert list(table.index) == ["C1", "C18", "C21", "L12"]
+    assert set(table["status"]) <= set(STATUSES) and table.notna().all(axis=None)
+
+
+@pytest.mark.parametrize("changes", [{"kind": "proved"}, {"kind": "as good"}, {"margin": "0.1"}])
+def test_claims_that_make_no_sense_are_refused(changes):
+    with pytest.raises(InputError):
+        dataclasses.replace(CLAIMS["C1"], **changes)
+
+
+def test_a_damaged_file_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("id,claim\n1,x\n")
+    with pytest.raises(InputError, match="columns are id, claim"):
+        read_claims(tmp_path / "a.csv")
+    lines = (verdicts.Path(verdicts.lib.published.__file__).parent / "claims.csv").read_text().splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([*lines[:2], lines[1]]))
+    with pytest.raises(InputError, match="twice"):
+        read_claims(tmp_path / "b.csv")
