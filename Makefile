@@ -19,7 +19,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book full cluster test test-gpu bench bench-training ablations check-records weights show-features clear-features pretrain serve dist clean
+.PHONY: help env book full cluster test test-gpu bench bench-training ablations check-records weights show-features clear-features pretrain serve dist class clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ serve: $(ENV)  ## show the built site at localhost, PORT=8000
 
 dist: $(if $(filter demo,$(PROFILE)),book,full)  ## zip the site to dist/book.zip
 	@$(PYTHON) data_scripts/pack_site.py $(SITE) dist/book.zip
+
+class: $(ENV)  ## notebooks without solutions for a class, into dist/class
+	@$(PYTHON) data_scripts/make_class_notebooks.py --target dist/class
 
 clean:  ## remove all that a run has made; results/ and .venv stay
 	rm -rf _build dist book/chapters runs/$(PROFILE) .snakemake

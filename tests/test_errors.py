@@ -63,6 +63,7 @@ BAD_INPUT = [
     ("study", ("--cluster", "nope"), "InputError: nope holds no config.yaml of Snakemake; give profiles/slurm, or a"),
     ("local_slurm", ("stop", "--folder", "nope"), "InputError: nope: no SLURM was started there; give the folder that"),
     ("compare_records", ("nope", "nope"), "InputError: nope: no such folder; give one with records, such as"),
+    ("make_class_notebooks", ("--source", "nope"), "InputError: nope: no such folder; give the folder that holds the"),
     ("run_notebook", ("nope.ipynb", "out.ipynb"), "InputError: notebook nope.ipynb does not exist; notebooks lie in"),
 ]
 NO_BAD_INPUT = {"make_env", "check_site", "pack_site"}  # nothing that they call raises InputError

@@ -156,6 +156,14 @@ class TestNotebook:
         assert first["cell_type"] == "markdown"
         assert cell_source(first).startswith("# ")
 
+    def test_has_two_exercises_with_folded_solutions(self, notebook):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        text = "\n\n".join(cell_source(cell) for cell in cells if cell["cell_type"] == "markdown")
+        exercises = re.findall(r"^```\{exercise\}.*\n:label: (\S+)$", text, re.MULTILINE)
+        folded = re.findall(r"^```\{solution\} (\S+)\n:class: dropdown\n\S", text, re.MULTILINE)
+        assert exercises == folded
+        assert len(set(exercises)) == len(exercises) >= 2
+
     def test_is_a_chapter_of_profile_and_contents(self, notebook):
         assert notebook.stem in load_profile("demo").chapters
         assert f"chapters/{notebook.stem}" in toc_files()
