@@ -4,7 +4,7 @@ BOOTSTRAP ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= demo
 CORES ?= all
 DEVICE ?= cpu
-NUMBER ?= 5
+NUMBER ?= $(or $(N),5)
 PORT ?= 8000
 CLUSTER ?= profiles/slurm
 
@@ -56,7 +56,7 @@ bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=c
 ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these)
 	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)"
 
-check-records: $(ENV)  ## recompute NUMBER=5 curated experiments drawn at random and compare
+check-records: $(ENV)  ## recompute N=5 curated experiments drawn at random and compare
 	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)
 
 weights: $(ENV)  ## download the papers' weights named in NAMES, or list them all
