@@ -24,7 +24,11 @@ from lib.profiles import load_profile
 from lib.runtime import atomic_path
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-NOISE = ("Kernel is running over TCP without encryption", "KeyboardInterrupt caught in kernel")
+NOISE = (
+    "Kernel is running over TCP without encryption",
+    "KeyboardInterrupt caught in kernel",
+    "(src/signaler.cpp:",  # ZeroMQ in a kernel that is told to end while its threads still talk; the notebook is done
+)
 ENVIRONMENT = {
     "STUDY_RENDERER": "book",  # lib.notebooks: Plotly figures share the site's one plotly.min.js
     "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, whatever the user has installed elsewhere

@@ -132,7 +132,9 @@ def data_rights(dataset: str) -> dict[str, str]:
 
 
 def show_table(table: pd.DataFrame, caption: str, decimals: int = 3) -> None:
-    """Display a table with a caption; floats with `decimals` decimals, missing values as a dash."""
+    """Display a table with a caption; floats with `decimals` decimals, missing values as a dash, no row numbers."""
     unnamed = table.rename_axis(index=[None] * table.index.nlevels)
     styled = unnamed.style.format(precision=decimals, na_rep="-").set_caption(caption)
+    if isinstance(table.index, pd.RangeIndex):
+        styled = styled.hide(axis="index")
     display(HTML(styled.to_html()))

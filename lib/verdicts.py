@@ -171,7 +171,8 @@ def speed_verdict(records: Sequence[Record], reference: Sequence[Record], profil
     """Status by seconds of prediction for each image, from the features on, all readings of a method together."""
     times = [seconds_by_category(found) for found in (records, reference)]
     ratios = (times[1] / times[0]).to_numpy()
-    evidence = f"{np.median(ratios):.1f} times as fast (median of {len(ratios)} categories), {profile.name}"
+    ratio = f"{np.median(ratios):.1f} times as fast from the features on"
+    evidence = f"{ratio}, median of {len(ratios)} categories, {profile.name}"
     if ratios.min() > 1:
         return Verdict(CONSISTENT if profile.dataset == "synth3d" else CONFIRMED, evidence)
     return Verdict(CONTRADICTED if ratios.max() < 1 else OPEN, evidence)

@@ -132,6 +132,13 @@ def test_shown_table_has_caption_decimals_and_dashes(monkeypatch: pytest.MonkeyP
     assert re.findall(r"<td[^>]*>([^<]*)</td>", html) == ["1.23", "3", "-", "4"]
 
 
+def test_bare_row_numbers_are_not_shown(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr("lib.notebooks.display", shown.append)
+    show_table(pd.DataFrame({"a": [1.0, 2.0]}), "Rows")
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", shown[0].data) == ["a"]
+
+
 def test_a_table_with_two_levels_of_rows_is_shown(monkeypatch) -> None:
     shown = []
     monkeypatch.setattr("lib.notebooks.display", shown.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -83,6 +84,12 @@ def test_failing_cell_gives_a_few_lines_and_leaves_the_old_page_alone(tmp_path):
     ]
     assert target.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["failed", "out.ipynb", "page.ipynb"]
+
+
+def test_known_noise_of_a_kernel_is_held_back_and_the_rest_is_told(capfd):
+    with run_notebook.filtered_stderr():
+        os.write(2, b"Bad file descriptor (src/signaler.cpp:318)\nsegmentation fault\n")
+    assert capfd.readouterr().err == "segmentation fault\n"
 
 
 def test_unknown_parameter_is_one_line_that_lists_the_known_ones(tmp_path):
