@@ -207,8 +207,13 @@ def ceiling_verdict(profile: Profile) -> Verdict:
     return Verdict(CONTRADICTED if coarse < SATURATED <= exact else OPEN, evidence)
 
 
+def linked_chapter(chapter: str, profile: Profile) -> str:
+    """A chapter's name as a link to its page of the same folder, or bare where the profile's edition lacks it."""
+    return f'<a href="{chapter}.html">{chapter}</a>' if chapter in profile.chapters else chapter
+
+
 def verdict_table(claims: Sequence[Claim], profile: Profile) -> pd.DataFrame:
-    """One row a claim by its id: claim, where, chapter, what would confirm it, our evidence, status."""
+    """One row a claim by its id: claim, where, our evidence, status, what would confirm it, chapter as a link."""
     rows = {}
     for claim in claims:
         verdict = judge(claim, profile)
@@ -218,6 +223,6 @@ def verdict_table(claims: Sequence[Claim], profile: Profile) -> pd.DataFrame:
             "our evidence": verdict.evidence,
             "status": verdict.status,
             "would confirm it": claim.confirm,
-            "chapter": claim.chapter,
+            "chapter": linked_chapter(claim.chapter, profile),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
