@@ -2,6 +2,7 @@
 # `make book` runs it; so does `snakemake --cores N --config profile=demo`, here or, with an executor plugin, on a cluster.
 # Jobs depend on exactly the source files their script imports (lib.sources): a changed figure reruns notebooks,
 # not experiments. Each job's output lands in its log under runs/<profile>/logs.
+import hashlib
 import os
 import re
 import sys
@@ -56,9 +57,15 @@ def book_files(*patterns):
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / "book").glob(pattern))
 
 
-def results(folder):
-    """Committed results in a folder of results/."""
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "results" / folder).rglob("*.json"))
+def results_digest(*folders):
+    """SHA-256 over the committed results in folders of results/.
+
+    As inputs these files would be looked up, all of them, each time that Snakemake looks for a job.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (ROOT / "results" / folder).rglob("*.json")):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 BASIC_RECORDS = [
@@ -72,6 +79,7 @@ BOOK = "book" if IS_DEMO else f"{WORK}/book"
 SITE = "_build/html" if IS_DEMO else f"_build/{PROFILE.name}/html"
 ASSEMBLE = "" if IS_DEMO else f"python data_scripts/assemble_book.py --profile {PROFILE.name} --target {BOOK} && "
 EXAMPLE = "" if IS_DEMO else f" --example category {PROFILE.categories[0]}"
+CURATED = results_digest(PROFILE.name, "bench")
 OVERVIEW = "book/chapters/figures/overview.png"
 CHAPTERS = expand(f"{BOOK}/chapters/{{stem}}.ipynb", stem=PROFILE.chapters)
 
@@ -184,11 +192,11 @@ rule notebook:
         features=FEATURES,
         weights=lambda wildcards: EMBEDDED if wildcards.stem == "03_extractors" else [],
         records=BASIC_RECORDS,
-        curated=[file for folder in (PROFILE.name, "bench") for file in results(folder)],
     output: f"{BOOK}/chapters/{{stem}}.ipynb",
     log: f"{LOGS}/notebook-{{stem}}.log",
     params:
         profile=PROFILE.name,
+        curated=CURATED,
         failed=f"{WORK}/failed",
         example=EXAMPLE,
     threads: PROFILE.threads

@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -85,4 +86,10 @@ def git_commit(root: Path) -> str:
 
 def package_versions() -> dict[str, str]:
     """Installed version of each package named in `REPORTED_PACKAGES`, local build labels dropped."""
-    return {name: metadata.version(name).split("+")[0] for name in REPORTED_PACKAGES}
+    return {name: installed_version(name) for name in REPORTED_PACKAGES}
+
+
+@cache
+def installed_version(name: str) -> str:
+    """Version of an installed package without its local build label; read once, since a page asks hundreds of times."""
+    return metadata.version(name).split("+")[0]
