@@ -25,6 +25,8 @@ from lib.profiles import Profile, load_profile
 from lib.runtime import cpu_name, git_commit, package_versions
 
 RENDERER_VARIABLE = "STUDY_RENDERER"  # "book" while the site is built; JupyterLab keeps Plotly's own choice
+LONGEST_LINE = 30  # characters; a column with a longer text is one of sentences, which wrap and stand on the left
+SENTENCE_STYLE = "min-width: 9rem; text-align: left; white-space: normal;"
 STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
@@ -131,10 +133,19 @@ def data_rights(dataset: str) -> dict[str, str]:
     return {"data licence": f"{facts.license} ({facts.license_url})", "attribution": facts.attribution}
 
 
+def longest_text(column: pd.Series) -> int:
+    """Characters of a column's longest text that can be broken into lines; 0 where it holds none."""
+    return max((len(value) for value in column if isinstance(value, str) and " " in value), default=0)
+
+
 def show_table(table: pd.DataFrame, caption: str, decimals: int = 3) -> None:
-    """Display a table with a caption; floats with `decimals` decimals, missing values as a dash, no row numbers."""
+    """Display a table with a caption; floats with `decimals` decimals, missing values as a dash; sentences wrap."""
     unnamed = table.rename_axis(index=[None] * table.index.nlevels)
     styled = unnamed.style.format(precision=decimals, na_rep="-").set_caption(caption)
     if isinstance(table.index, pd.RangeIndex):
         styled = styled.hide(axis="index")
+    sentences = [place for place in range(table.shape[1]) if longest_text(table.iloc[:, place]) > LONGEST_LINE]
+    for place in sentences:
+        cells, head = f"td.col{place}", f"th.col_heading.col{place}"
+        styled = styled.set_table_styles([{"selector": f"{cells}, {head}", "props": SENTENCE_STYLE}], overwrite=False)
     display(HTML(styled.to_html()))

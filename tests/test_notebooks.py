@@ -139,6 +139,15 @@ def test_bare_row_numbers_are_not_shown(monkeypatch) -> None:
     assert re.findall(r"<th[^>]*>([^<]*)</th>", shown[0].data) == ["a"]
 
 
+def test_sentences_wrap_and_names_and_numbers_do_not(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr("lib.notebooks.display", shown.append)
+    words = ["a name", "long sentences are broken into several lines", "an_address_that_cannot_be_broken_anywhere"]
+    show_table(pd.DataFrame([words], columns=["name", "text", "address"]), "Rows")
+    selectors = re.findall(r"([^}]*)\{[^}]*white-space: normal", shown[0].data)
+    assert re.findall(r"col\d", " ".join(selectors)) == ["col1", "col1"]
+
+
 def test_a_table_with_two_levels_of_rows_is_shown(monkeypatch) -> None:
     shown = []
     monkeypatch.setattr("lib.notebooks.display", shown.append)
