@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from lib.published import NAMES, published_numbers
 from lib.side_by_side import category_table
@@ -18,7 +19,8 @@ SPEED, MEMORY = "images per second", "memory, MB"
 AREA_PER_MB = 0.55  # square points
 COLORS = {"CFM": "#0072B2", "LSFA": "#009E73", "other": "#999999"}
 BANDS = ("#D55E00", "#0072B2", "#009E73")
-LABEL_PLACES = ((0, 9), (0, -15), (-26, 9), (26, 9), (-26, -15), (26, -15))  # points from the center
+# Points from the center, the nearest first.
+LABEL_PLACES = ((0, 6), (0, -13), (38, -4), (-38, -4), (0, 16), (0, -23), (30, 16), (-30, 16), (30, -23), (-30, -23))
 
 
 def published_costs() -> pd.DataFrame:
@@ -66,25 +68,33 @@ def bubble_chart(table: pd.DataFrame, metrics: Sequence[str], kind: str) -> Figu
         span = max(table[metric].max() - table[metric].min(), 0.01)
         axis.set_ylim(table[metric].min() - 0.25 * span, table[metric].max() + 0.3 * span)
         axis.grid(linewidth=0.3)
+    figure.draw_without_rendering()  # labels are placed by where things lie
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        label_bubbles(axis, table, metric)
     return figure
 
 
 def draw_bubbles(axis: Axes, table: pd.DataFrame, metric: str) -> None:
-    """Bubbles of one panel, the largest first so that none hides another, each with its name and memory."""
+    """Bubbles of one panel, the largest first so that none hides another."""
     for name, row in table.sort_values(MEMORY, ascending=False).iterrows():
         color = COLORS["CFM" if str(name).startswith("CFM") else str(name) if name in COLORS else "other"]
         style = {"s": AREA_PER_MB * row[MEMORY], "color": color, "alpha": 0.45, "linewidth": 0}
         axis.scatter(row[SPEED], row[metric], **style)
         axis.plot(row[SPEED], row[metric], ".", color=color, markersize=3)
-    drawn: list[tuple[float, float]] = []
+
+
+def label_bubbles(axis: Axes, table: pd.DataFrame, metric: str) -> None:
+    """Name and memory beside each bubble, at the first of `LABEL_PLACES` where no other label is."""
+    taken: list[Bbox] = []
     for name, row in table.sort_values(metric, ascending=False).iterrows():
-        near = sum(abs(np.log(row[SPEED] / x)) < 0.5 and abs(row[metric] - y) < 0.012 for x, y in drawn)
-        place = LABEL_PLACES[near % len(LABEL_PLACES)]
         text = f"{name} ({row[MEMORY]:,.0f} MB)"
-        axis.annotate(
-            text, (row[SPEED], row[metric]), place, textcoords="offset points", ha="center", va="bottom", fontsize=7.5
-        )
-        drawn.append((row[SPEED], row[metric]))
+        style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 7}
+        label = axis.annotate(text, (row[SPEED], row[metric]), LABEL_PLACES[0], **style)
+        for place in LABEL_PLACES:
+            label.set_position(place)
+            if not any(label.get_window_extent().overlaps(box) for box in taken):
+                break
+        taken.append(label.get_window_extent())
 
 
 def improvements_plot(improvements: pd.DataFrame, bands: Mapping[str, float], metric: str) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -49,6 +50,14 @@ def record(category: str, seconds: float, memory: float, auroc: float) -> dict[s
 def test_demo_costs_by_hand():
     table = demo_costs({"CFM": [record("a", 4.0, 100, 0.8), record("b", 1.0, 300, 0.9)]}, ("I-AUROC",))
     assert table.loc["CFM"].to_dict() == pytest.approx({SPEED: 8.0, MEMORY: 200.0, "I-AUROC": 0.85})
+
+
+def test_labels_of_bubbles_do_not_overlap():
+    figure = bubble_chart(published_costs(), ("I-AUROC", "AUPRO@30%"), "published")
+    for axis in figure.axes:
+        boxes = [label.get_window_extent() for label in axis.texts]
+        assert len(boxes) == len(published_costs())
+        assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
 
 
 def test_a_bubble_lies_where_its_numbers_say():
