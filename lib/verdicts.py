@@ -13,7 +13,7 @@ A claim is one row of `published/claims.csv`. Its kind chooses the rule:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,8 @@ class Claim:
         claim, where: what is said, and in which table or section.
         chapter: notebook of the book that looks into it.
         kind: see the module's text.
-        method, variant, reference, reference_variant: experiments of a profile; for "table" `method` is a part of the
-            text of the claim there.
+        method, variant, reference, reference_variant: experiments of a profile, `a|b` = `b` in a profile without `a`;
+            for "table" `method` is a part of the text of the claim there.
         metric: "I-AUROC", or AUPRO at a limit, exact.
         margin: of "as good", the loss that still counts as none [ours].
         confirm: what would have to be run on the real data.
@@ -119,6 +119,7 @@ def judge(claim: Claim, profile: Profile) -> Verdict:
         return table_verdict(claim)
     if claim.kind == "ceiling":
         return ceiling_verdict(profile)
+    claim = replace(claim, **{name: at_hand(getattr(claim, name), profile) for name in ("method", "reference")})
     if missing := [name for name in (claim.method, claim.reference) if name not in profile.methods]:
         return Verdict(NOT_RUN, f"{', '.join(missing)} is not in profile {profile.name}")
     try:
@@ -129,6 +130,12 @@ def judge(claim: Claim, profile: Profile) -> Verdict:
     except InputError as error:
         return Verdict(NOT_RUN, str(error).split(";")[0])
     return interval_verdict(interval, float(claim.margin or 0.0), claim.metric, profile)
+
+
+def at_hand(names: str, profile: Profile) -> str:
+    """The first of names with bars between them that is a method of the profile; the first of all where none is."""
+    listed = names.split("|")
+    return next((name for name in listed if name in profile.methods), listed[0])
 
 
 def interval_verdict(interval: Interval, margin: float, metric: str, profile: Profile) -> Verdict:

@@ -19,6 +19,7 @@ from lib.verdicts import (
     NOT_RUN,
     OPEN,
     STATUSES,
+    at_hand,
     interval_verdict,
     judge,
     read_claims,
@@ -119,8 +120,17 @@ def test_the_claims_are_many_and_name_chapters_of_the_book():
     assert chapters <= set(DEMO.chapters)
     for claim in CLAIMS.values():
         for name, variant in ((claim.method, claim.variant), (claim.reference, claim.reference_variant)):
-            if claim.kind in ("better", "as good", "faster") and name in DEMO.methods:
-                assert variant in DEMO.methods[name].variants, claim.id
+            if claim.kind in ("better", "as good", "faster"):
+                plans = [profile.methods.get(at_hand(name, profile)) for profile in (DEMO, REAL)]
+                assert any(plans), claim.id
+                assert all(variant in plan.variants for plan in plans if plan), claim.id
+
+
+def test_networks_are_compared_after_as_many_epochs_on_real_data():
+    for name in ("C12", "C13", "C14", "C15", "C16", "C17", "C18", "C19"):
+        claim = CLAIMS[name]
+        plans = [REAL.method(at_hand(side, REAL)) for side in (claim.method, claim.reference)]
+        assert len({plan.config.num_epochs for plan in plans}) == 1, name
 
 
 def test_the_table_has_a_row_a_claim_and_known_statuses(stored):
