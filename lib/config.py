@@ -63,10 +63,20 @@ def stored_settings(settings: Any) -> dict[str, Any]:
     A field marked `ADDED_LATER` is left out at its default, so that what was stored before there was such a field
     still says the same.
     """
-    fields = {field.name: field for field in dataclasses.fields(settings)}
-    later = (name for name, field in fields.items() if field.metadata.get("added_later"))
-    left_out = {name for name in later if getattr(settings, name) == fields[name].default}
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in left_out}
+    return {
+        field.name: plain(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if not (field.metadata.get("added_later") and getattr(settings, field.name) == field.default)
+    }
+
+
+def plain(value: Any) -> Any:
+    """A setting as records keep it: settings within it, alone or in a sequence, through `stored_settings`."""
+    if dataclasses.is_dataclass(value):
+        return stored_settings(value)
+    if isinstance(value, list | tuple):
+        return type(value)(plain(entry) for entry in value)
+    return value
 
 
 def check_rgb_name(name: str) -> None:

@@ -41,6 +41,16 @@ def test_a_later_field_is_stored_only_where_it_says_something_new():
     assert stored_settings(Grown(2, "other")) == {"old": 2, "new": "other"}
 
 
+def test_settings_within_settings_are_stored_by_the_same_rule():
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        head: Grown
+        rest: tuple[Grown, ...] = ()
+
+    assert stored_settings(Outer(Grown(), (Grown(3),))) == {"head": {"old": 1}, "rest": ({"old": 3},)}
+    assert stored_settings(Outer(Grown(1, "other")))["head"] == {"old": 1, "new": "other"}
+
+
 def test_records_made_before_the_audit_still_agree():
     assert "task" not in stored_settings(CFMConfig()) and stored_settings(CFMConfig(task="intramodal"))["task"]
     assert "cloud_resize" not in stored_settings(PREPARATION_DEFAULT)
