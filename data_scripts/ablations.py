@@ -18,12 +18,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.errors import InputError, run_command_line
-from lib.experiment import is_curated, recompute, record_differences, results_root
+from lib.experiment import is_curated, recompute, results_root
 from lib.gpu_slots import own_gpu
 from lib.profiles import Profile, load_profile
+from lib.record_check import check_experiment
 from lib.records import record_path, write_record
-
-TOLERANCE = 2e-3  # other processors sum in another order; on one machine the records agree exactly
 
 
 def planned_ablations(profile: Profile, pattern: str = "*") -> list[tuple[str, str, int]]:
@@ -72,16 +71,18 @@ def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) ->
 
 
 def check(profile: Profile, number: int, draw_seed: int | None) -> int:
-    """Number of differences between stored records and fresh computations of `number` experiments."""
+    """Number of experiments, of `number` drawn at random, whose fresh computation differs from the stored records."""
     planned = planned_ablations(profile)
     if not planned:
         raise InputError(f"profile {profile.name} plans no ablations; there is nothing to check")
     drawn = np.random.default_rng(draw_seed).permutation(len(planned))[:number]
-    found = []
+    num_different = 0
     for index in tqdm(drawn, desc="checking records"):
-        found += record_differences(profile, *planned[index], tolerance=TOLERANCE)
-    print("\n".join(found) if found else f"{len(drawn)} experiments recomputed, all agree within {TOLERANCE}")
-    return len(found)
+        checked = check_experiment(profile, *planned[index])
+        num_different += bool(checked.found)
+        tqdm.write(checked.report())
+    print(f"{len(drawn)} experiments recomputed: {len(drawn) - num_different} agree, {num_different} differ")
+    return num_different
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ from lib.heads.checkpoints import Checkpoint
 from lib.methods import CFM_VARIANTS, CFMConfig
 from lib.metrics import evaluate, evaluate_by_defect
 from lib.profiles import MethodSpec, Profile
-from lib.records import MACHINE_INPUTS, SCHEMA, comparable, differences, read_record, record_path, write_record
+from lib.records import MACHINE_INPUTS, SCHEMA, read_record, record_path, write_record
 from lib.runtime import atomic_path, cpu_name, git_commit, package_versions
 from lib.sources import code_fingerprint
 from lib.training import choose_precision
@@ -162,7 +162,7 @@ def matching_records(
     """Stored records of every variant, or an empty dict unless all are there with the same config and inputs.
 
     Curated records hold for later code, other versions and other processors, whose rounding changes the data's hash:
-    for them those inputs are not compared. `record_differences` is their check.
+    for them those inputs are not compared. `lib.record_check` is their check.
     """
     ignored = MACHINE_INPUTS if curated else ()
     found = {}
@@ -238,6 +238,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_MEMORY_UNITS_PER_MB,
         "cpu": cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # vector instructions, which decide the rounding
         "commit": git_commit(project_root()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": package_versions(),
@@ -300,18 +301,3 @@ def is_curated(profile: Profile, method: str, category: str, seed: int) -> bool:
     spec = planned(profile, method, category, seed)
     identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
     return bool(matching_records(results_root(profile), spec, category, seed, identity, curated=True))
-
-
-def record_differences(profile: Profile, method: str, category: str, seed: int, tolerance: float) -> list[str]:
-    """Differences between the curated records of an ablation and a fresh computation; empty when they agree.
-
-    Args:
-        profile, method, category, seed: the experiment, as for `run`.
-        tolerance: largest absolute difference of two numbers that still agree.
-    """
-    found = []
-    for variant, record in recompute(profile, method, category, seed).items():
-        stored = read_record(record_path(results_root(profile), method, category, variant, seed))
-        where = f"{method}/{category}/{variant}-s{seed}"
-        found += differences(comparable(stored), comparable(record), tolerance, where)
-    return found

@@ -410,20 +410,6 @@ class TestCurated:
             write_record(path, curated["product"])
         assert asks_to_compute(study, monkeypatch)
 
-    def test_check_finds_a_doctored_number_and_nothing_else(self, study: FixtureProfile, curated: Records) -> None:
-        check = (study, "cfm_ablation", CATEGORY, 0, 1e-9)
-        assert experiment.record_differences(*check) == []
-        curated["product"]["metrics"]["by_defect"]["hole"]["pixel_auroc"] += 0.01
-        self.store(study, curated)
-        (line,) = experiment.record_differences(*check)
-        assert line.startswith(f"cfm_ablation/{CATEGORY}/product-s0.metrics.by_defect.hole.pixel_auroc: ")
-        assert experiment.record_differences(*check[:-1], tolerance=0.02) == []
-
-    def test_check_without_a_record_names_the_file(self, study: FixtureProfile, curated: Records) -> None:
-        shutil.rmtree(experiment.results_root(study))
-        with pytest.raises(InputError, match=r"product-s0\.json does not exist"):
-            experiment.record_differences(study, "cfm_ablation", CATEGORY, 0, 0.0)
-
 
 def test_recompute_ignores_what_is_stored(finished: FixtureProfile, computed: list[str]) -> None:
     records = experiment.recompute(finished, "cfm", CATEGORY, 0)
