@@ -7,6 +7,7 @@ DEVICE ?= cpu
 NUMBER ?= $(or $(N),5)
 PORT ?= 8000
 CLUSTER ?= profiles/slurm
+ANOMALIB := .venv-anomalib/bin/python
 
 SITE := _build/$(if $(filter-out demo,$(PROFILE)),$(PROFILE)/)html
 
@@ -19,7 +20,7 @@ ENV := .venv/complete
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env book full cluster test test-gpu bench bench-training ablations check-records weights show-features clear-features pretrain serve dist class clean
+.PHONY: help env book full cluster test test-gpu bench anomalib bench-memory bench-training ablations check-records weights show-features clear-features pretrain serve dist class clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,7 +48,18 @@ test: $(ENV)  ## ruff, then the tests
 test-gpu: $(ENV)  ## the tests that need a GPU
 	@$(PYTHON) -m pytest -q -m gpu tests/gpu
 
-bench: $(ENV)  ## time and memory of LSFA at the paper's size (DEVICE=cpu)
+bench: $(ENV)  ## speed beside other programs, as a table of ratios (THREADS=2; after make anomalib: beside it too)
+	@$(PYTHON) -m benchmarks.run $(if $(THREADS),--threads $(THREADS)) \
+		$(if $(wildcard $(ANOMALIB)),--anomalib $(ANOMALIB)) $(if $(OUTPUT),--output $(OUTPUT))
+
+anomalib: $(ANOMALIB)  ## install anomalib into an environment of its own, for make bench
+
+$(ANOMALIB): benchmarks/anomalib.txt
+	@$(or $(BOOTSTRAP),$(error no python3 found; install Python 3.11)) -m venv .venv-anomalib
+	@$(ANOMALIB) -m pip --disable-pip-version-check install --quiet -r benchmarks/anomalib.txt
+	@touch $(ANOMALIB)
+
+bench-memory: $(ENV)  ## time and memory of LSFA and memory banks at the papers' sizes (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench.py --device $(DEVICE)
 
 bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=cpu)

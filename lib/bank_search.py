@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 256, 4096  # a block of distances, 4 MB, stays in the processor's cache
+QUERIES_PER_BLOCK, BANK_ROWS_PER_BLOCK = 1024, 768  # rows and distances, 3 MB each, stay in the processor's cache
 CUDA_BLOCK = 8192, 16384  # 537 MB: small blocks would leave the device waiting for the next launch
 WHOLE = "concat"
 
@@ -67,22 +67,34 @@ def nearest_rows_by_part(
     mean = bank.mean(dim=0)
     centered = queries - mean
     queries_per_block, rows_per_block = block_shape(bank.device)
+    sides = min(len(queries), queries_per_block), min(len(bank), rows_per_block)
+    # Written over in every round: new memory for each block would cost as much as what is computed in it.
+    rows_of_block = bank.new_empty(sides[1], bank.shape[1])
+    tables = {part: bank.new_empty(sides) for part in parts}
     best = {name: queries.new_full((len(queries),), torch.inf) for name in names}
     nearest = {name: torch.zeros(len(queries), dtype=torch.int64, device=queries.device) for name in names}
     for start in range(0, len(bank), rows_per_block):
-        block = bank[start : start + rows_per_block] - mean
-        columns = {part: block[:, cut].T.contiguous() for part, cut in parts.items()}
-        half_norms = {part: values.square().sum(dim=0) / 2 for part, values in columns.items()}
-        for rows in torch.arange(len(queries), device=queries.device).split(queries_per_block):
+        taken = bank[start : start + rows_per_block]
+        block = torch.sub(taken, mean, out=rows_of_block[: len(taken)])
+        columns = {part: block[:, cut].T for part, cut in parts.items()}
+        half_norms = {part: torch.einsum("cm,cm->m", values, values) / 2 for part, values in columns.items()}
+        for first in range(0, len(queries), queries_per_block):
+            rows = slice(first, min(first + queries_per_block, len(queries)))
             halves = {
-                part: torch.addmm(half_norms[part], centered[rows, cut], columns[part], alpha=-1)
+                part: torch.addmm(
+                    half_norms[part],
+                    centered[rows, cut],
+                    columns[part],
+                    alpha=-1,
+                    out=tables[part][: rows.stop - first, : len(taken)],
+                )
                 for part, cut in parts.items()
             }
             for name in names:
                 values, found = row_minimum(sum(halves.values()) if name == WHOLE else halves[name])
                 better = values < best[name][rows]
-                best[name][rows[better]] = values[better]
-                nearest[name][rows[better]] = found[better] + start
+                best[name][rows][better] = values[better]
+                nearest[name][rows][better] = found[better] + start
     return nearest
 
 

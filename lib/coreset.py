@@ -18,6 +18,7 @@ from lib.errors import InputError
 
 ROUNDING = 4  # margin of a float32 inner product, in units of root C, machine epsilon and the largest squared norm
 CENTER_ROWS = 1024  # that stand for all where only a rough middle is wanted
+CANDIDATES_AT_ONCE = 16  # whose distances to the selected rows are held at once
 
 
 @torch.no_grad()
@@ -50,22 +51,29 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
     distance = torch.empty_like(norms)
     selected = torch.full((num_selected,), start, device=rows.device)
     taken = torch.empty(num_selected, rows.shape[1], device=rows.device)  # the selected rows, centered
+    taken_norms = torch.empty(num_selected, device=rows.device)
     for rank in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
-        last = selected[rank - 1]
-        taken[rank - 1] = centered[last]
+        last = int(selected[rank - 1])  # a number gives views below, a tensor would give copies
+        taken[rank - 1], taken_norms[rank - 1] = centered[last], norms[last]
         torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
         torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
         nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
         largest = nearest.max()
         candidates = (nearest >= largest - margin).nonzero().flatten()
         clear = len(candidates) == 1 or largest <= margin  # or what is left lies on selected rows, within rounding
-        picked = taken[:rank]
-        selected[rank] = candidates[0] if clear else farthest(rows, centered, candidates, selected, picked, margin)
+        picked = taken[:rank], taken_norms[:rank]
+        selected[rank] = candidates[0] if clear else farthest(rows, centered, candidates, selected, *picked, margin)
     return selected
 
 
 def farthest(
-    rows: Tensor, centered: Tensor, candidates: Tensor, selected: Tensor, taken: Tensor, margin: float
+    rows: Tensor,
+    centered: Tensor,
+    candidates: Tensor,
+    selected: Tensor,
+    taken: Tensor,
+    taken_norms: Tensor,
+    margin: float,
 ) -> Tensor:
     """() int64 candidate farthest from its nearest selected row, by float64 differences; the first of equal ones.
 
@@ -77,15 +85,17 @@ def farthest(
         candidates: (K,) int64 rows, ascending.
         selected: (at least S) int64 rows.
         taken: (S, C) float32, those of `centered` selected so far.
+        taken_norms: (S,) float32, their squared lengths.
         margin: twice the largest error of a float32 squared distance.
     """
-    taken_norms = taken.square().sum(dim=1)
-    exact = torch.empty(len(candidates), dtype=torch.float64, device=rows.device)
-    for place, candidate in enumerate(candidates):
-        shifted = torch.addmv(taken_norms, taken, centered[candidate], alpha=-2)  # less the candidate's own norm
-        near = selected[: len(taken)][shifted <= shifted.min() + margin]
-        exact[place] = (rows[near].double() - rows[candidate].double()).square().sum(dim=1).min()
-    return candidates[exact.argmax()]
+    exact = []
+    for part in candidates.split(CANDIDATES_AT_ONCE):
+        shifted = torch.addmm(taken_norms[:, None], taken, centered[part].T, alpha=-2)  # less the candidates' own norms
+        near, of_candidate = (shifted <= shifted.min(dim=0).values + margin).nonzero(as_tuple=True)
+        squares = (rows[selected[near]].double() - rows[part[of_candidate]].double()).square().sum(dim=1)
+        unknown = squares.new_full((len(part),), torch.inf)
+        exact.append(unknown.scatter_reduce(0, of_candidate, squares, "amin"))
+    return candidates[torch.cat(exact).argmax()]
 
 
 def rough_middle(rows: Tensor) -> Tensor:

@@ -20,15 +20,27 @@ def python_source(path: Path) -> str:
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
 
 
-def imported_modules(source: str) -> set[str]:
-    """Dotted names that a Python text imports anywhere; `from a import b` gives both `a` and `a.b`."""
+@cache
+def imported_modules(source: str) -> frozenset[str]:
+    """Dotted names that a Python text imports anywhere; `from a import b` gives both `a` and `a.b`.
+
+    Kept, since the study's graph asks for the same files again for every notebook.
+    """
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Statements of a syntax tree at any depth; imports are among them, and expressions, most of a tree, are not."""
+    for child in ast.iter_child_nodes(tree):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from statements(child)
 
 
 def module_files(name: str, root: Path) -> Iterator[Path]:

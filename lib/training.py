@@ -13,6 +13,7 @@ from lib.config import PRECISIONS, check_choice
 from lib.errors import InputError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+INFERENCE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 BYTES_PER_GB = 1e9
 RESERVED_GB = 0.7  # of a GPU's memory for CUDA itself and for what the allocator cannot use [ours]
 
@@ -115,6 +116,12 @@ def choose_precision(wanted: str, device: str) -> str:
     if device == "cpu":
         return "float32"
     return "bf16" if has_bf16() else "fp16"
+
+
+def inference_dtype(precision: str) -> torch.dtype:
+    """Type of a frozen network's weights and activations; `InputError` for a word not in `INFERENCE_DTYPES`."""
+    check_choice("precision of inference", precision, tuple(INFERENCE_DTYPES))
+    return INFERENCE_DTYPES[precision]
 
 
 def has_bf16() -> bool:

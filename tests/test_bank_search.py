@@ -90,9 +90,9 @@ def test_memory_does_not_grow_with_the_bank(monkeypatch: pytest.MonkeyPatch) -> 
         return table
 
     monkeypatch.setattr(torch, "addmm", addmm)
-    nearest_rows(drawn(601, 2), drawn(9001, 2, seed=1))
+    nearest_rows(drawn(1101, 2), drawn(9001, 2, seed=1))
     assert max(sizes) == bank_search.QUERIES_PER_BLOCK * bank_search.BANK_ROWS_PER_BLOCK
-    assert sum(sizes) == 601 * 9001
+    assert sum(sizes) == 1101 * 9001
 
 
 @pytest.mark.usefixtures("small_blocks")

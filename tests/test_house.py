@@ -45,7 +45,7 @@ FLOORS = {
     6: (
         "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
         "side_figures", "part_figures", "threshold_slider", "training_tables", "few_shot", "notebooks",
-        "audit_tables", "run_to_run", "published_figures", "verdicts", "record_check",
+        "audit_tables", "run_to_run", "published_figures", "verdicts", "record_check", "speed_tables",
     ),
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

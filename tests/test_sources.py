@@ -53,6 +53,15 @@ def test_names_imported_from_a_module_may_be_modules() -> None:
     assert imported_modules("from lib import a as b, c\nimport lib.d as e") == {"lib", "lib.a", "lib.c", "lib.d"}
 
 
+def test_imports_are_found_at_any_depth() -> None:
+    source = (
+        "class A:\n try:\n  import a\n except E:\n  import b\n else:\n  import c\n finally:\n  import d\n"
+        "async def f(x=lambda: 1):\n with x:\n  import e\n for y in x:\n  if y:\n   import g\n  else:\n   import h\n"
+        "match v:\n case 1:\n  import i\n"
+    )
+    assert imported_modules(source) == set("abcdeghi")
+
+
 def test_notebook_text_is_its_code_without_magics(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["from lib import nothing"]},

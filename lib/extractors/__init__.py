@@ -95,19 +95,20 @@ class Extractor:
             raise InputError(f"{sample.sample_id}: {error}") from error
 
 
-def get_extractor(spec: ExtractorSpec, device: str = "cpu") -> Extractor:
+def get_extractor(spec: ExtractorSpec, device: str = "cpu", precision: str = "float32") -> Extractor:
     """The pair of extractors that `spec` names, ready to be called.
 
     Args:
         spec: names and settings of both sides.
         device: where networks run, "cpu" or "cuda"; features are on the CPU in any case.
+        precision: of the networks, "float32" or "bf16"; features are float32 in any case, and so are all records.
 
     Raises:
         InputError: weights are missing or wrong, or there is no such device.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu")
-    sides = _rgb_extractor(spec, device), _xyz_extractor(spec, device)
+    sides = _rgb_extractor(spec, device, precision), _xyz_extractor(spec, device, precision)
     return Extractor(*sides, spec.interpolation, spec.moved_m)
 
 
@@ -161,16 +162,16 @@ def xyz_config(spec: ExtractorSpec) -> Any:
     return dataclasses.replace(preset, **kept, first_point=spec.first_point)
 
 
-def _rgb_extractor(spec: ExtractorSpec, device: str) -> RgbExtractor:
+def _rgb_extractor(spec: ExtractorSpec, device: str, precision: str) -> RgbExtractor:
     if spec.rgb in HANDMADE_RGB:
         config, extractor = HANDMADE_RGB[spec.rgb]
         return extractor(config)
     from lib.extractors.vit import TimmExtractor
 
-    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device)
+    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device, None, precision)
 
 
-def _xyz_extractor(spec: ExtractorSpec, device: str) -> XyzExtractor:
+def _xyz_extractor(spec: ExtractorSpec, device: str, precision: str) -> XyzExtractor:
     if spec.xyz == "handcrafted":
         return HandcraftedXyz(xyz_config(spec))
     if spec.xyz == "fpfh":
@@ -181,4 +182,4 @@ def _xyz_extractor(spec: ExtractorSpec, device: str) -> XyzExtractor:
         return DepthExtractor(xyz_config(spec))
     from lib.extractors.point_mae import PointMAEExtractor
 
-    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device)
+    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device, None, precision)

@@ -24,6 +24,7 @@ from lib.features import object_cloud
 from lib.neighbors import group_points
 from lib.runtime import seeded_generator
 from lib.seeding import torch_seed
+from lib.training import inference_dtype
 
 POINT_MAE_EVAL = PointMAEConfig()
 POINT_MAE_RELEASED = PointMAEConfig(batch_statistics=True, drop_path=True)
@@ -52,7 +53,10 @@ PRETRAINING_ONLY = ("mask_token", "decoder_pos_embed.", "MAE_decoder.", "increas
 
 
 class PointMAE(nn.Module):
-    """Groups of points and their centers to tokens; the parts are methods, so that pre-training can use them."""
+    """Groups of points and their centers to tokens; the parts are methods, so that pre-training can use them.
+
+    Coordinates are float32; tokens have the type of the weights, float32 unless the network was converted.
+    """
 
     def __init__(self, config: PointMAEConfig) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class PointMAE(nn.Module):
         Args:
             groups: (B, G, K, 3) float32, metres from the group's center.
         """
-        return self.encoder(groups / self.config.unit_m)
+        return self.encoder((groups / self.config.unit_m).to(self.norm.weight.dtype))
 
     def embed_positions(self, centers: Tensor) -> Tensor:
         """Position embeddings (B, G, D) float32.
@@ -81,7 +85,7 @@ class PointMAE(nn.Module):
         """
         if self.config.centered:
             centers = (centers.double() - centers.double().mean(dim=1, keepdim=True)).float()
-        return self.pos_embed(centers / self.config.unit_m)
+        return self.pos_embed((centers / self.config.unit_m).to(self.norm.weight.dtype))
 
     def block_tokens(self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Output (B, G, D) of every block kept, before the final norm; positions are added before every block.
@@ -166,6 +170,7 @@ class PointMAEExtractor:
         seed: int = 0,
         device: str = "cpu",
         weights_folder: Path | str | None = None,
+        precision: str = "float32",
     ) -> None:
         """Build the network and its weights.
 
@@ -175,6 +180,7 @@ class PointMAEExtractor:
             seed: of random weights, and of the branches that `config.drop_path` drops.
             device: "cpu" or "cuda".
             weights_folder: where to look for the file first.
+            precision: of the network's numbers, a word of `lib.training.INFERENCE_DTYPES`; tokens are float32 anyhow.
 
         Raises:
             InputError: `weights` is neither, or the file is missing or not the network's.
@@ -186,7 +192,7 @@ class PointMAEExtractor:
             network = random_point_mae(config, seed)
         else:
             network = load_point_mae(config, load_state(config.weights, weights_folder), f"weights {config.weights}")
-        self.network = network.to(self.device)
+        self.network = network.to(self.device, inference_dtype(precision))
 
     @property
     def xyz_dim(self) -> int:
@@ -221,7 +227,7 @@ class PointMAEExtractor:
         drawn = seeded_generator("drop path", *self._drawn_for(sample)).integers(2**63)
         generator = torch.Generator().manual_seed(int(drawn))
         tokens = self.network(groups[None], centers[None], generator)[0]
-        return tokens.cpu(), centers.cpu()
+        return tokens.float().cpu(), centers.cpu()
 
     def _drawn_for(self, sample: Sample) -> tuple[object, ...]:
         """What draws at random depend on."""

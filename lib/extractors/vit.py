@@ -27,6 +27,7 @@ from lib.extractors.weights import load_state
 from lib.grids import resize_rgb
 from lib.preparation import normalize_rgb
 from lib.seeding import torch_seed
+from lib.training import inference_dtype
 
 BTF_STAGES = (2, 3)  # timm counts the stem as stage 0
 MBCONV_GROUPS = 6  # of an EfficientNet's seven groups of blocks [released AST]
@@ -199,6 +200,7 @@ class TimmExtractor:
         seed: int = 0,
         device: str = "cpu",
         weights_folder: Path | str | None = None,
+        precision: str = "float32",
     ) -> None:
         """Builds the network and reads its weights.
 
@@ -208,6 +210,7 @@ class TimmExtractor:
             weights: "registry" = the stored ones, or "random" with a `seed` [ours, a control], which needs no file.
             device: where it runs; tokens come back to the CPU.
             weights_folder: searched first for the file.
+            precision: of the network's numbers, a word of `lib.training.INFERENCE_DTYPES`; tokens are float32 anyhow.
 
         Raises:
             InputError: the name or a setting is unknown, or the weights are missing or do not fit.
@@ -219,7 +222,8 @@ class TimmExtractor:
         self.config = with_blocks(name, num_blocks)
         self.device = torch.device(device)
         state = load_state(self.config.weights, weights_folder) if weights == "registry" else None
-        self.network = build_network(self.config, seed, state, f"weights of {name}").to(self.device)
+        self.dtype = inference_dtype(precision)
+        self.network = build_network(self.config, seed, state, f"weights of {name}").to(self.device, self.dtype)
         self.scale, self.shift = (values.to(self.device) for values in renormalization(self.config))
 
     @property
@@ -252,7 +256,7 @@ class TimmExtractor:
             raise InputError(f"rgb: {shape}; prepare the samples with image_size {side}")
         with torch.inference_mode(), full_precision():
             images = rgb.to(self.device) * self.scale + self.shift
-            tokens = grid_tokens(self.network, self.config, images).cpu()
+            tokens = grid_tokens(self.network, self.config, images.to(self.dtype)).float().cpu()
         return tokens.clone(memory_format=torch.contiguous_format)  # a head cannot train on an inference tensor
 
     def __call__(self, sample: Sample) -> Tensor:

@@ -6,6 +6,7 @@ Letters: N foreground pixels, C channels, H W pixels. "2d" is the RGB side, "3d"
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from lib.heads.mixed_rows import pixel_rows
 from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
 from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
-from lib.training import DEFAULT_SETUP, TrainingSetup
+from lib.training import DEFAULT_SETUP, TrainingSetup, inference_dtype
 
 DIRECTIONS = ("rgb_to_xyz", "xyz_to_rgb")
 PIXELS_PER_CHUNK = 4096  # rows whose hidden activations stay in the processor's cache
@@ -140,7 +141,9 @@ class CFM:
         sample = sample.to(self.device)
         rgb, xyz = pixel_rows([sample], [None])
         psi = torch.zeros(2, sample.foreground.numel(), device=self.device)
-        hidden_2d, hidden_3d = rgb.through(self.rgb_to_xyz.input), xyz.through(self.xyz_to_rgb.input)
+        dtype = self.rgb_to_xyz.input.weight.dtype
+        hidden_2d = rgb.through(lambda rows: self.rgb_to_xyz.input(rows.to(dtype)).float())
+        hidden_3d = xyz.through(lambda rows: self.xyz_to_rgb.input(rows.to(dtype)).float())
         from_2d, from_3d = (self.rgb_to_xyz, hidden_2d), (self.xyz_to_rgb, hidden_3d)
         of_2d, of_3d = (from_3d, from_2d) if self.config.task == "crossmodal" else (from_2d, from_3d)
         at_a_time = PIXELS_PER_CHUNK if self.device.type == "cpu" else len(rgb)
@@ -148,9 +151,21 @@ class CFM:
             part = slice(start, start + at_a_time)
             pixels = sample.pixel_index[part]
             for row, (network, hidden), seen in ((0, of_2d, rgb), (1, of_3d, xyz)):
-                psi[row, pixels] = unit_distance(network.after_input(hidden.read(part)), seen.read(part))
+                predicted = network.after_input(hidden.read(part).to(dtype)).float()
+                psi[row, pixels] = unit_distance(predicted, seen.read(part))
         psi_2d, psi_3d = psi.cpu().view(2, *sample.foreground.shape)
         return psi_2d, psi_3d
+
+    def at_precision(self, precision: str) -> CFM:
+        """A copy that predicts with its networks in another precision; distances and maps stay float32.
+
+        Args:
+            precision: a word of `lib.training.INFERENCE_DTYPES`.
+        """
+        copied = copy(self)
+        for name in DIRECTIONS:
+            setattr(copied, name, deepcopy(getattr(self, name)).to(inference_dtype(precision)))
+        return copied
 
     def predict(self, sample: Features, variants: Sequence[str] = ("product",)) -> dict[str, Prediction]:
         """Predictions of one sample for several scorings, at the cost of one pass through the networks.

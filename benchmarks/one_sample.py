@@ -1,0 +1,56 @@
+"""Seconds of CFM from a prepared sample to map and score, and the peak memory of doing it, in a process of its own.
+
+    python -m benchmarks.one_sample --size full
+
+It prints one line of JSON. `anomalib_sample.py` prints the same of anomalib's model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import torch
+
+from benchmarks.made_up import SIZES, sample, spec
+from data_scripts.bench import peak_gb
+from lib.extractors import get_extractor
+from lib.heads.cfm import CFM
+from lib.instances import CFM_PAPER
+from lib.training import INFERENCE_DTYPES
+
+MB_PER_GB = 1000
+
+
+def measure(size: str, precision: str, rounds: int) -> dict[str, object]:
+    """Seconds of each round after an untimed one, and megabytes at the peak; networks are built before.
+
+    Args:
+        size: one of `SIZES`.
+        precision: of the networks.
+        rounds: at least 1.
+    """
+    scan = sample()
+    pair = get_extractor(spec(size), precision=precision)
+    head = CFM(CFM_PAPER, pair.rgb_dim, pair.xyz_dim).at_precision(precision)
+    seconds = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        head.predict(pair(scan))
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": seconds[1:], "peak_mb": MB_PER_GB * peak_gb(torch.device("cpu")), "torch": torch.__version__}
+
+
+def main() -> None:
+    """Command line: see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=tuple(SIZES), default="full")
+    parser.add_argument("--precision", choices=tuple(INFERENCE_DTYPES), default="float32")
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.size, arguments.precision, arguments.rounds)))
+
+
+if __name__ == "__main__":
+    main()
