@@ -67,7 +67,7 @@ def main() -> None:
     from importlib.metadata import version
 
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_OF_PEAK / 1e6
-    facts = {"torch": torch.__version__, "anomalib": version("anomalib")}
+    facts = {"torch": torch.__version__.split("+")[0], "anomalib": version("anomalib")}
     print(json.dumps({"seconds": seconds[1:], "peak_mb": peak_mb, **facts}))
 
 

@@ -39,7 +39,8 @@ def measure(size: str, precision: str, rounds: int) -> dict[str, object]:
         started = time.perf_counter()
         head.predict(pair(scan))
         seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds[1:], "peak_mb": MB_PER_GB * peak_gb(torch.device("cpu")), "torch": torch.__version__}
+    peak_mb = MB_PER_GB * peak_gb(torch.device("cpu"))
+    return {"seconds": seconds[1:], "peak_mb": peak_mb, "torch": torch.__version__.split("+")[0]}
 
 
 def main() -> None:
