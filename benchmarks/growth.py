@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
 import torch
 
-from benchmarks.made_up import OBJECT_SIDE_PX, clustered, object_points
-from data_scripts.bench import TOKEN_SIZE, made_up_features
+from benchmarks.made_up import DIM, OBJECT_SIDE_PX, PATCHES, PROJECTED_DIM, clustered, object_points
+from data_scripts.bench import TOKEN_SIZE, made_up_features, times
 from lib.coreset import greedy_coreset
 from lib.extractors.point_mae import POINT_MAE_EVAL, random_point_mae
 from lib.extractors.rgb_networks import with_blocks
@@ -28,7 +27,6 @@ from lib.instances import CFM_PAPER
 from lib.neighbors import group_points
 
 ROUNDS = 3
-PATCHES, DIM, PROJECTED_DIM = 784, 768, 244
 BANK_SHARE = 0.1  # of the patches that a bank keeps
 PIXELS_A_STEP = 2048  # of each sample, so that an epoch takes seconds on a processor
 
@@ -84,12 +82,8 @@ STUDIES = {
 
 def seconds_of(work: Callable[[], object]) -> float:
     """Median of `ROUNDS` after an untimed one."""
-    taken = []
-    for _ in range(ROUNDS + 1):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return median(taken[1:])
+    work()
+    return median(times(work, torch.device("cpu"))["seconds"] for _ in range(ROUNDS))
 
 
 def growth(values: tuple[int, ...], seconds: list[float]) -> float:

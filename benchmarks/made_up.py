@@ -18,6 +18,7 @@ from lib.features import object_cloud
 
 OBJECT_SIDE_PX = 155  # 24,025 foreground points, about those of an object of MVTec 3D-AD
 SIZES = {"full": 12, "M": 8, "S": 4, "T": 1}  # blocks that CFM's sizes keep of each network [CFM sec. 3.4]
+PATCHES, DIM, PROJECTED_DIM = 784, 768, 244  # of an image; channels; those after the coreset's projection
 NUM_CLUSTERS = 64
 NUM_IMAGES, NUM_DEFECTIVE, IMAGE_SIDE = 110, 80, 224
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 import torch
 
 from benchmarks.made_up import SIZES, sample, spec
-from data_scripts.bench import peak_gb
+from data_scripts.bench import peak_gb, times
 from lib.extractors import get_extractor
 from lib.heads.cfm import CFM
 from lib.instances import CFM_PAPER
@@ -31,15 +30,11 @@ def measure(size: str, precision: str, rounds: int) -> dict[str, object]:
         precision: of the networks.
         rounds: at least 1.
     """
-    scan = sample()
+    scan, device = sample(), torch.device("cpu")
     pair = get_extractor(spec(size), precision=precision)
     head = CFM(CFM_PAPER, pair.rgb_dim, pair.xyz_dim).at_precision(precision)
-    seconds = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        head.predict(pair(scan))
-        seconds.append(time.perf_counter() - started)
-    peak_mb = MB_PER_GB * peak_gb(torch.device("cpu"))
+    seconds = [times(lambda: head.predict(pair(scan)), device)["seconds"] for _ in range(rounds + 1)]
+    peak_mb = MB_PER_GB * peak_gb(device)
     return {"seconds": seconds[1:], "peak_mb": peak_mb, "torch": torch.__version__.split("+")[0]}
 
 

@@ -5,21 +5,21 @@ Letters: N foreground pixels, C channels, M rows, B images, H W pixels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from data_scripts.bench import times
 from lib.extractors.point_network import GroupEncoder
 from lib.features import Features
 from lib.heads.cfm import CFM, combine
 from lib.methods import CFM_VARIANTS
+from lib.pixel_metrics import label_regions
 
 BF16_GAIN = 1.5  # of a processor that computes bf16 itself; the others are far slower in it
 PROBE_SIDE, PROBES = 512, 4
@@ -81,9 +81,7 @@ def sorted_and_labelled(gt_masks: np.ndarray, anomaly_maps: np.ndarray) -> tuple
         gt_masks: (B, H, W) bool.
         anomaly_maps: (B, H, W) float32.
     """
-    in_image = np.zeros((3, 3, 3), dtype=bool)
-    in_image[1] = True
-    return np.sort(anomaly_maps[~gt_masks]), ndimage.label(gt_masks, structure=in_image)[1]
+    return np.sort(anomaly_maps[~gt_masks]), label_regions(gt_masks)[1]
 
 
 def counted_operations(work: Callable[[], object]) -> int:
@@ -107,9 +105,5 @@ def computes_bf16() -> bool:
 def product_seconds(dtype: torch.dtype) -> float:
     """Shortest of some products of two square matrices of `PROBE_SIDE` rows, the first not counted."""
     first, second = torch.randn(2, PROBE_SIDE, PROBE_SIDE).to(dtype)
-    taken = []
-    for _ in range(PROBES):
-        started = time.perf_counter()
-        torch.mm(first, second)
-        taken.append(time.perf_counter() - started)
+    taken = [times(lambda: torch.mm(first, second), torch.device("cpu"))["seconds"] for _ in range(PROBES)]
     return min(taken[1:])

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +30,7 @@ from benchmarks.made_up import SIZES, sample
 from lib.config import project_root
 from lib.errors import InputError, run_command_line
 from lib.runtime import atomic_path, cpu_name, git_commit
+from lib.speed_tables import matrix_rate
 
 TURNS = 3  # of each program, in turn, so that a machine that slows down slows all
 TAIL = 3000  # letters of a failed program's report that are shown
@@ -128,14 +130,14 @@ def bars(parts: Mapping[str, Facts], samples: Mapping[str, Facts]) -> list[Bar]:
     """
     seconds = {name: entry["median"] for name, entry in parts.items()}
     full = samples["full"]
-    floor = parts["whole_sample"]["operations"] / matrix_rate(parts["matrix_product[float32]"])
+    floor = parts["whole_sample"]["operations"] / matrix_rate(parts)
     found = [Bar("whole sample, seconds over the arithmetic floor", seconds["whole_sample"] / floor, 1.4)]
     if anomalib := samples.get("anomalib"):
         found.append(Bar("whole sample, anomalib's seconds over ours", paired_ratio(anomalib, full), 2.7, True))
         if "bf16" in samples:
             found.append(Bar("the same, ours in bf16", paired_ratio(anomalib, samples["bf16"]), 8.0, True))
         found.append(Bar("whole sample, our peak memory over anomalib's", full["peak_mb"] / anomalib["peak_mb"], 0.5))
-    for smaller, larger in zip(("T", "S", "M"), ("S", "M", "full"), strict=True):
+    for smaller, larger in pairwise(reversed(SIZES)):
         ratio = paired_ratio(samples[smaller], samples[larger])
         found.append(Bar(f"CFM {smaller} over {larger}, seconds", ratio, 1.0))
     for name, reference, text, limit in (
@@ -146,11 +148,6 @@ def bars(parts: Mapping[str, Facts], samples: Mapping[str, Facts]) -> list[Bar]:
         if reference in seconds:
             found.append(Bar(text, seconds[name] / seconds[reference], limit))
     return found
-
-
-def matrix_rate(entry: Facts) -> float:
-    """Operations a second of a timed matrix product."""
-    return entry["operations"] / entry["median"]
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:

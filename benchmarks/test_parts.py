@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.made_up import clustered, masks_and_maps
+from benchmarks.made_up import DIM, PATCHES, PROJECTED_DIM, clustered, masks_and_maps
 from benchmarks.references import cached_norm_coreset, sorted_and_labelled
 from lib.coreset import greedy_coreset
 from lib.heads.patch_bank import bank_distances
 from lib.metrics import aupro_many, pro_curve
 
-BANK_ROWS, DIM, PROJECTED_DIM, PICKS, QUERIES = 20_000, 768, 244, 2_000, 784
+BANK_ROWS, PICKS = 20_000, 2_000
 
 
 def rows() -> torch.Tensor:
@@ -36,13 +36,13 @@ def test_coreset_cached_norms(benchmark, exact_picks):
 
 
 def test_bank(benchmark):
-    queries, bank = clustered(QUERIES, DIM, seed=2), clustered(BANK_ROWS, DIM, seed=1)
+    queries, bank = clustered(PATCHES, DIM, seed=2), clustered(BANK_ROWS, DIM, seed=1)
     benchmark.pedantic(lambda: bank_distances(queries, bank), rounds=7, warmup_rounds=1)
 
 
 def test_bank_faiss(benchmark):
     faiss = pytest.importorskip("faiss", reason="pip install faiss-cpu")
-    queries, bank = clustered(QUERIES, DIM, seed=2), clustered(BANK_ROWS, DIM, seed=1)
+    queries, bank = clustered(PATCHES, DIM, seed=2), clustered(BANK_ROWS, DIM, seed=1)
     index = faiss.IndexFlatL2(DIM)
     index.add(bank.numpy())
     squared, _ = benchmark.pedantic(lambda: index.search(queries.numpy(), 1), rounds=7, warmup_rounds=1)

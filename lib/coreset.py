@@ -51,28 +51,27 @@ def greedy_coreset(rows: Tensor, num_selected: int, start: int = 0, progress: bo
     distance = torch.empty_like(norms)
     selected = torch.full((num_selected,), start, device=rows.device)
     taken = torch.empty(num_selected, rows.shape[1], device=rows.device)  # the selected rows, centered
-    taken_norms = torch.empty(num_selected, device=rows.device)
     for rank in tqdm(range(1, num_selected), desc="coreset", disable=not progress):
         last = int(selected[rank - 1])  # a number gives views below, a tensor would give copies
-        taken[rank - 1], taken_norms[rank - 1] = centered[last], norms[last]
+        taken[rank - 1] = centered[last]
         torch.addmv(norms, centered, centered[last], alpha=-2, out=distance)
         torch.minimum(nearest, distance.add_(norms[last]), out=nearest)
         nearest[last] = -torch.inf  # a selected row is never taken again, even among duplicates
         largest = nearest.max()
         candidates = (nearest >= largest - margin).nonzero().flatten()
         clear = len(candidates) == 1 or largest <= margin  # or what is left lies on selected rows, within rounding
-        picked = taken[:rank], taken_norms[:rank]
-        selected[rank] = candidates[0] if clear else farthest(rows, centered, candidates, selected, *picked, margin)
+        picked = selected[:rank], taken[:rank]
+        selected[rank] = candidates[0] if clear else farthest(rows, centered, norms, candidates, *picked, margin)
     return selected
 
 
 def farthest(
     rows: Tensor,
     centered: Tensor,
+    norms: Tensor,
     candidates: Tensor,
     selected: Tensor,
     taken: Tensor,
-    taken_norms: Tensor,
     margin: float,
 ) -> Tensor:
     """() int64 candidate farthest from its nearest selected row, by float64 differences; the first of equal ones.
@@ -82,15 +81,15 @@ def farthest(
     Args:
         rows: (M, C) float32.
         centered: (M, C) float32, the rows moved to about their middle.
+        norms: (M,) float32, squared lengths of `centered`.
         candidates: (K,) int64 rows, ascending.
-        selected: (at least S) int64 rows.
+        selected: (S,) int64 rows.
         taken: (S, C) float32, those of `centered` selected so far.
-        taken_norms: (S,) float32, their squared lengths.
         margin: twice the largest error of a float32 squared distance.
     """
     exact = []
     for part in candidates.split(CANDIDATES_AT_ONCE):
-        shifted = torch.addmm(taken_norms[:, None], taken, centered[part].T, alpha=-2)  # less the candidates' own norms
+        shifted = torch.addmm(norms[selected, None], taken, centered[part].T, alpha=-2)  # less their own norms
         near, of_candidate = (shifted <= shifted.min(dim=0).values + margin).nonzero(as_tuple=True)
         squares = (rows[selected[near]].double() - rows[part[of_candidate]].double()).square().sum(dim=1)
         unknown = squares.new_full((len(part),), torch.inf)

@@ -29,7 +29,7 @@ PROGRAMS = {
     "S": "ours, S (4 blocks)",
     "T": "ours, T (1 block)",
 }
-COLORS = {"fast": "#0072B2", "plain": "#BBBBBB", "growth": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")}
+COLORS = {"fast": "#0072B2", "plain": "#BBBBBB"}
 MS, GIGA = 1e3, 1e9
 
 
@@ -46,10 +46,15 @@ def bars_table(record: Facts) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def matrix_rate(record: Facts, dtype: str = "float32") -> float:
-    """Operations a second of the large matrix product that a record timed."""
-    product = record["parts"][f"matrix_product[{dtype}]"]
+def matrix_rate(parts: Facts) -> float:
+    """Operations a second of the large float32 matrix product among a record's parts."""
+    product = parts["matrix_product[float32]"]
     return product["operations"] / product["median"]
+
+
+def milliseconds(entry: Facts) -> dict[str, Any]:
+    """Median and quartiles of a part, as columns of a table."""
+    return {"ms": MS * entry["median"], "quartiles, ms": f"{MS * entry['q1']:.0f} to {MS * entry['q3']:.0f}"}
 
 
 def stage_table(record: Facts) -> pd.DataFrame:
@@ -58,12 +63,11 @@ def stage_table(record: Facts) -> pd.DataFrame:
     Columns: median milliseconds and quartiles; billions of operations; share of the matrix rate reached; milliseconds
     of the plain form and the largest difference from it, as a share of its largest value, where one was timed.
     """
-    parts, rate, rows = record["parts"], matrix_rate(record), {}
+    parts, rate, rows = record["parts"], matrix_rate(record["parts"]), {}
     for name, text in STAGES.items():
         entry, plain = parts[name], parts.get(f"{name}_plain", {})
         rows[text] = {
-            "ms": MS * entry["median"],
-            "quartiles, ms": f"{MS * entry['q1']:.0f} to {MS * entry['q3']:.0f}",
+            **milliseconds(entry),
             "operations, 10^9": entry["operations"] / GIGA,
             "share of rate": entry["operations"] / entry["median"] / rate,
             "plain, ms": MS * plain["median"] if plain else None,
@@ -82,13 +86,12 @@ def stage_bars(record: Facts) -> Figure:
     parts = record["parts"]
     figure, axis = plt.subplots(figsize=(7.2, 2.6))
     plain = {name: parts[f"{name}_plain"]["median"] for name in STAGES if f"{name}_plain" in parts}
-    texts = list(STAGES.values())
     places = {name: place for place, name in enumerate(STAGES)}
     slow = [MS * seconds for seconds in plain.values()]
     axis.barh([places[name] for name in plain], slow, color=COLORS["plain"], label="plain")
     fast = [MS * parts[name]["median"] for name in STAGES]
     axis.barh(list(places.values()), fast, height=0.45, color=COLORS["fast"], label="ours")
-    axis.set_yticks(list(places.values()), texts)
+    axis.set_yticks(list(places.values()), list(STAGES.values()))
     axis.invert_yaxis()
     axis.set_xlabel("milliseconds a sample, float32")
     axis.legend(frameon=False)
@@ -97,11 +100,7 @@ def stage_bars(record: Facts) -> Figure:
 
 def file_table(record: Facts) -> pd.DataFrame:
     """Milliseconds from raw files to map and score and of the two steps before the networks, with quartiles."""
-    rows = {
-        text: {"ms": MS * entry["median"], "quartiles, ms": f"{MS * entry['q1']:.0f} to {MS * entry['q3']:.0f}"}
-        for name, text in FROM_FILES.items()
-        for entry in (record["parts"][name],)
-    }
+    rows = {text: milliseconds(record["parts"][name]) for name, text in FROM_FILES.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -139,9 +138,9 @@ def growth_plot(record: Facts) -> Figure:
     """Cost against size, both over those of the study's first value, on log axes; dotted: powers 1 and 2."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
     largest = 1.0
-    for color, (name, study) in zip(COLORS["growth"], record["growth"].items(), strict=False):
+    for name, study in record["growth"].items():
         times = [value / study["values"][0] for value in study["values"]]
-        axis.plot(times, [s / study["seconds"][0] for s in study["seconds"]], "o-", color=color, label=name)
+        axis.plot(times, [s / study["seconds"][0] for s in study["seconds"]], "o-", label=name)
         largest = max(largest, *times)
     for power in (1, 2):
         axis.plot([1, largest], [1, largest**power], ":", color="#555555", linewidth=0.8)

@@ -168,7 +168,7 @@ def _rgb_extractor(spec: ExtractorSpec, device: str, precision: str) -> RgbExtra
         return extractor(config)
     from lib.extractors.vit import TimmExtractor
 
-    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device, None, precision)
+    return TimmExtractor(spec.rgb, rgb_config(spec).num_blocks, spec.weights, spec.draw, device, precision=precision)
 
 
 def _xyz_extractor(spec: ExtractorSpec, device: str, precision: str) -> XyzExtractor:
@@ -182,4 +182,4 @@ def _xyz_extractor(spec: ExtractorSpec, device: str, precision: str) -> XyzExtra
         return DepthExtractor(xyz_config(spec))
     from lib.extractors.point_mae import PointMAEExtractor
 
-    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device, None, precision)
+    return PointMAEExtractor(xyz_config(spec), spec.weights, spec.draw, device, precision=precision)
