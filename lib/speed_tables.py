@@ -46,9 +46,9 @@ def bars_table(record: Facts) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def matrix_rate(parts: Facts) -> float:
-    """Operations a second of the large float32 matrix product among a record's parts."""
-    product = parts["matrix_product[float32]"]
+def matrix_rate(parts: Facts, precision: str = "float32") -> float:
+    """Operations a second of the large matrix product in "float32" or "bf16" among a record's parts."""
+    product = parts[f"matrix_product[{precision}]"]
     return product["operations"] / product["median"]
 
 
@@ -116,6 +116,25 @@ def sample_table(record: Facts) -> pd.DataFrame:
                 "turns": f"{min(entry['seconds']):.1f} to {max(entry['seconds']):.1f}",
                 "images per second": 1 / seconds,
                 "peak memory, MB": entry["peak_mb"],
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def precision_table(record: Facts) -> pd.DataFrame:
+    """By precision of the networks: matrix rate, seconds of a whole sample, their arithmetic floor, sample over floor.
+
+    A row for bf16 only where the record's processor computes it.
+    """
+    parts, rows = record["parts"], {}
+    for precision, program in (("float32", "full"), ("bf16", "bf16")):
+        if program in record["samples"]:
+            rate = matrix_rate(parts, precision)
+            seconds, floor = median(record["samples"][program]["seconds"]), parts["whole_sample"]["operations"] / rate
+            rows[precision] = {
+                "matrix rate, 10^9/s": rate / GIGA,
+                "sample, seconds": seconds,
+                "floor, seconds": floor,
+                "sample over floor": seconds / floor,
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -126,6 +126,14 @@ def test_sample_table_names_those_measured_in_order() -> None:
     assert table.loc["anomalib's CFM", "images per second"] == 1 / 9
 
 
+def test_precision_table_has_bf16_only_where_it_was_measured() -> None:
+    assert speed_tables.precision_table(RECORD).loc["float32"].tolist() == [4.0, 3.0, 5.0, 0.6]
+    parts = PARTS | {"matrix_product[bf16]": timed(0.25, operations=2e9)}
+    samples = SAMPLES | {"bf16": {"seconds": [5.0], "peak_mb": 1.0}}
+    table = speed_tables.precision_table({"parts": parts, "samples": samples})
+    assert table.loc["bf16"].tolist() == [8.0, 5.0, 2.5, 2.0]
+
+
 def test_bars_table_says_yes_or_no() -> None:
     bars = [{"name": "a", "ratio": 1.0, "limit": 1.4, "at_least": False, "is_met": True}]
     bars.append({"name": "b", "ratio": 1.0, "limit": 8.0, "at_least": True, "is_met": False})
