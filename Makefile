@@ -50,14 +50,14 @@ test-gpu: $(ENV)  ## the tests that need a GPU
 
 bench: $(ENV)  ## speed beside other programs, as a table of ratios (THREADS=2; after make anomalib: beside it too)
 	@$(PYTHON) -m benchmarks.run $(if $(THREADS),--threads $(THREADS)) \
-		$(if $(wildcard $(ANOMALIB)),--anomalib $(ANOMALIB)) $(if $(OUTPUT),--output $(OUTPUT))
+		$(if $(wildcard .venv-anomalib/complete),--anomalib $(ANOMALIB)) $(if $(OUTPUT),--output $(OUTPUT))
 
-anomalib: $(ANOMALIB)  ## install anomalib into an environment of its own, for make bench
+anomalib: .venv-anomalib/complete  ## install anomalib into an environment of its own, for make bench
 
-$(ANOMALIB): benchmarks/anomalib.txt
+.venv-anomalib/complete: benchmarks/anomalib.txt
 	@$(or $(BOOTSTRAP),$(error no python3 found; install Python 3.11)) -m venv .venv-anomalib
 	@$(ANOMALIB) -m pip --disable-pip-version-check install --quiet -r benchmarks/anomalib.txt
-	@touch $(ANOMALIB)
+	@touch $@
 
 bench-memory: $(ENV)  ## time and memory of LSFA and memory banks at the papers' sizes (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench.py --device $(DEVICE)

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import median
+from statistics import linear_regression, median
 
 import torch
 
@@ -73,7 +73,7 @@ def point_network(num_groups: int) -> Callable[[], object]:
 
 STUDIES = {
     "training samples, an epoch of CFM": (training_epoch, (2, 4, 8)),
-    "training samples, greedy coreset": (bank_building, (6, 12, 24)),
+    "training samples, greedy coreset": (bank_building, (20, 28, 40)),
     "bank rows, search": (bank_search, (5_000, 10_000, 20_000, 40_000, 80_000)),
     "image side in px, ViT-B/8": (rgb_network, (112, 168, 224, 280)),
     "groups of points, Point-MAE": (point_network, (256, 512, 1024, 2048)),
@@ -87,8 +87,8 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def growth(values: tuple[int, ...], seconds: list[float]) -> float:
-    """Power p with which seconds grow between the last two values: 1 = in proportion, 2 = with the square."""
-    return math.log(seconds[-1] / seconds[-2]) / math.log(values[-1] / values[-2])
+    """Power p that fits all values best: 1 = seconds grow in proportion, 2 = with the square."""
+    return linear_regression([math.log(value) for value in values], [math.log(s) for s in seconds]).slope
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import json
 import torch
 
 from benchmarks.made_up import SIZES, sample, spec
+from benchmarks.references import best_matrix_rate
 from data_scripts.bench import peak_gb, times
 from lib.extractors import get_extractor
 from lib.heads.cfm import CFM
@@ -23,7 +24,7 @@ MB_PER_GB = 1000
 
 
 def measure(size: str, precision: str, rounds: int) -> dict[str, object]:
-    """Seconds of each round after an untimed one, and megabytes at the peak; networks are built before.
+    """Seconds of each round after an untimed one, the matrix rate right after, and megabytes at the peak.
 
     Args:
         size: one of `SIZES`.
@@ -34,8 +35,9 @@ def measure(size: str, precision: str, rounds: int) -> dict[str, object]:
     pair = get_extractor(spec(size), precision=precision)
     head = CFM(CFM_PAPER, pair.rgb_dim, pair.xyz_dim).at_precision(precision)
     seconds = [times(lambda: head.predict(pair(scan)), device)["seconds"] for _ in range(rounds + 1)]
-    peak_mb = MB_PER_GB * peak_gb(device)
-    return {"seconds": seconds[1:], "peak_mb": peak_mb, "torch": torch.__version__.split("+")[0]}
+    peak_mb = MB_PER_GB * peak_gb(device)  # before the products of the rate
+    rate = best_matrix_rate(INFERENCE_DTYPES[precision])
+    return {"seconds": seconds[1:], "matrix_rate": rate, "peak_mb": peak_mb, "torch": torch.__version__.split("+")[0]}
 
 
 def main() -> None:

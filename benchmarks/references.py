@@ -5,6 +5,7 @@ Letters: N foreground pixels, C channels, M rows, B images, H W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -22,7 +23,8 @@ from lib.methods import CFM_VARIANTS
 from lib.pixel_metrics import label_regions
 
 BF16_GAIN = 1.5  # of a processor that computes bf16 itself; the others are far slower in it
-PROBE_SIDE, PROBES = 512, 4
+PROBE_SHAPE, PROBES = (512, 512, 512), 4
+RATE_SHAPES = ((2048, 2048, 2048), (784, 768, 3072), (4096, 960, 960))  # a large product, one of the ViT, of a head
 
 
 @torch.inference_mode()
@@ -41,7 +43,7 @@ def plain_tokens(encoder: GroupEncoder, groups: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def plain_map(head: CFM, sample: Features) -> Tensor:
-    """(H, W) float32 product map of CFM from dense features: every pixel through whole networks, then distances.
+    """(H, W) float32 product map of CFM from dense features: every object pixel through whole networks, then distances.
 
     Args:
         head: whose networks count.
@@ -102,8 +104,14 @@ def computes_bf16() -> bool:
     return product_seconds(torch.float32) > BF16_GAIN * product_seconds(torch.bfloat16)
 
 
-def product_seconds(dtype: torch.dtype) -> float:
-    """Shortest of some products of two square matrices of `PROBE_SIDE` rows, the first not counted."""
-    first, second = torch.randn(2, PROBE_SIDE, PROBE_SIDE).to(dtype)
+def best_matrix_rate(dtype: torch.dtype) -> float:
+    """Operations a second of the quickest product of `RATE_SHAPES`: what the machine can do at this moment."""
+    return max(2 * math.prod(shape) / product_seconds(dtype, shape) for shape in RATE_SHAPES)
+
+
+def product_seconds(dtype: torch.dtype, shape: tuple[int, int, int] = PROBE_SHAPE) -> float:
+    """Shortest of some products of two matrices, the first not counted; shape: rows, inner, columns."""
+    rows, inner, columns = shape
+    first, second = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     taken = [times(lambda: torch.mm(first, second), torch.device("cpu"))["seconds"] for _ in range(PROBES)]
     return min(taken[1:])

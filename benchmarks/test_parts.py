@@ -25,13 +25,13 @@ def exact_picks():
 
 
 def test_coreset(benchmark, exact_picks):
-    picks = benchmark.pedantic(lambda: greedy_coreset(rows(), PICKS), rounds=3)
+    picks = benchmark.pedantic(lambda: greedy_coreset(rows(), PICKS), rounds=3, warmup_rounds=1)
     benchmark.extra_info["same picks as in float64"] = int((picks == exact_picks).sum())
     assert torch.equal(picks, exact_picks)
 
 
 def test_coreset_cached_norms(benchmark, exact_picks):
-    picks = benchmark.pedantic(lambda: cached_norm_coreset(rows(), PICKS), rounds=3)
+    picks = benchmark.pedantic(lambda: cached_norm_coreset(rows(), PICKS), rounds=3, warmup_rounds=1)
     benchmark.extra_info["same picks as in float64"] = int((picks == exact_picks).sum())
 
 

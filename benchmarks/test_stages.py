@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from benchmarks.made_up import object_points, sample
-from benchmarks.references import computes_bf16, counted_operations, plain_map, plain_tokens
+from benchmarks.made_up import object_points, sample, spec
+from benchmarks.references import RATE_SHAPES, computes_bf16, counted_operations, plain_map, plain_tokens
+from lib.extractors import get_extractor
 from lib.features import build_features
 from lib.heads.cfm import combine
 from lib.methods import CFM_VARIANTS
 from lib.neighbors import group_points
+from lib.training import INFERENCE_DTYPES
 
 ROUNDS = 5
-MATRIX_SIDE = 2048  # of the product whose rate stands for the machine's best
+ATTENTION_SHAPE = (1, 12, 785, 64)  # images, heads, tokens, channels of a head: one block of the ViT
 LARGEST_DIFFERENCE = 1e-4  # of the fast path from the plain one, as a share of the largest value
 
 
@@ -84,13 +87,37 @@ def test_map_and_score(benchmark, head, features):
     timed(benchmark, lambda: combine(*psi, CFM_VARIANTS["product"]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
-def test_matrix_product(benchmark, dtype):
-    if dtype is torch.bfloat16 and not computes_bf16():
+def check_bf16() -> None:
+    if not computes_bf16():
         pytest.skip("this processor does not compute bf16 itself")
-    first, second = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE).to(dtype)
-    timed(benchmark, lambda: torch.mm(first, second), rounds=7)
+
+
+@pytest.fixture(params=tuple(INFERENCE_DTYPES))
+def dtype(request) -> torch.dtype:
+    if request.param == "bf16":
+        check_bf16()
+    return INFERENCE_DTYPES[request.param]
+
+
+@pytest.mark.parametrize("shape", RATE_SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def test_matrix_product(benchmark, dtype, shape):
+    rows, inner, columns = shape
+    first, second = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    timed(benchmark, lambda: torch.mm(first, second), rounds=15)
+
+
+def test_attention(benchmark, dtype):
+    query, key, value = torch.randn(3, *ATTENTION_SHAPE).to(dtype)
+    timed(benchmark, lambda: functional.scaled_dot_product_attention(query, key, value), rounds=15)
 
 
 def test_whole_sample(benchmark, pair, head):
     timed(benchmark, lambda: head.predict(pair(sample())))
+
+
+def test_map_in_bf16(benchmark, pair, head):
+    check_bf16()
+    exact = head.predict(pair(sample()))["product"].anomaly_map
+    pair_bf16, head_bf16 = get_extractor(spec("full"), precision="bf16"), head.at_precision("bf16")
+    rounded = benchmark.pedantic(lambda: head_bf16.predict(pair_bf16(sample())), rounds=1)["product"].anomaly_map
+    benchmark.extra_info["difference"] = share(rounded, exact)

@@ -117,7 +117,7 @@ def gaussian_blur(maps: torch.Tensor, sigma_px: float) -> torch.Tensor:
     paper does not say.
 
     Args:
-        maps: (..., H, W) float32.
+        maps: (..., H, W) float32, finite; the product spreads a NaN over its map.
         sigma_px: standard deviation in pixels of the given maps, greater than 0.
 
     Raises:

@@ -39,7 +39,7 @@ class RecordCheck:
 
     def report(self) -> str:
         """One line where all agree, else the first differences and how many more there are."""
-        way = "number by number" if self.same_instructions else "by spread over seeds, other instructions"
+        way = "number by number" if self.same_instructions else "by spread over seeds, other or unrecorded instructions"
         if not self.found:
             return f"{self.experiment}: agrees ({way})"
         more = [f"  and {len(self.found) - NUM_NAMED} more"] * (len(self.found) > NUM_NAMED)

@@ -47,9 +47,20 @@ def bars_table(record: Facts) -> pd.DataFrame:
 
 
 def matrix_rate(parts: Facts, precision: str = "float32") -> float:
-    """Operations a second of the large matrix product in "float32" or "bf16" among a record's parts."""
-    product = parts[f"matrix_product[{precision}]"]
-    return product["operations"] / product["median"]
+    """Operations a second of the quickest matrix product in "float32" or "bf16" among a record's parts."""
+    products = [entry for name, entry in parts.items() if name.startswith("matrix_product[") and precision in name]
+    return max(product["operations"] / product["median"] for product in products)
+
+
+def over_floor(parts: Facts, sample: Facts) -> float:
+    """Seconds of a whole sample over what its operations take at the matrix rate of the same process; median of turns.
+
+    Args:
+        parts: of a record; the operations of `whole_sample` are counted there.
+        sample: its entry for a program of ours.
+    """
+    turns = zip(sample["seconds"], sample["matrix_rate"], strict=True)
+    return median(seconds * rate / parts["whole_sample"]["operations"] for seconds, rate in turns)
 
 
 def milliseconds(entry: Facts) -> dict[str, Any]:
@@ -121,20 +132,20 @@ def sample_table(record: Facts) -> pd.DataFrame:
 
 
 def precision_table(record: Facts) -> pd.DataFrame:
-    """By precision of the networks: matrix rate, seconds of a whole sample, their arithmetic floor, sample over floor.
+    """By precision of the networks: matrix rate, a sample's seconds, these over its floor, one attention, map's error.
 
-    A row for bf16 only where the record's processor computes it.
+    The error is the map's largest difference from float32 as a share of its largest value. A row for bf16 only where
+    the record's processor computes it.
     """
     parts, rows = record["parts"], {}
     for precision, program in (("float32", "full"), ("bf16", "bf16")):
-        if program in record["samples"]:
-            rate = matrix_rate(parts, precision)
-            seconds, floor = median(record["samples"][program]["seconds"]), parts["whole_sample"]["operations"] / rate
+        if sample := record["samples"].get(program):
             rows[precision] = {
-                "matrix rate, 10^9/s": rate / GIGA,
-                "sample, seconds": seconds,
-                "floor, seconds": floor,
-                "sample over floor": seconds / floor,
+                "matrix rate, 10^9/s": median(sample["matrix_rate"]) / GIGA,
+                "sample, seconds": median(sample["seconds"]),
+                "sample over floor": over_floor(parts, sample),
+                "one attention, ms": MS * parts[f"attention[{precision}]"]["median"],
+                "map apart": 0.0 if precision == "float32" else parts["map_in_bf16"]["difference"],
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 

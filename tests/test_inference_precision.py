@@ -49,9 +49,10 @@ def test_maps_in_bf16_are_close_and_the_head_itself_is_left_alone():
     assert head.rgb_to_xyz.input.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("spec", [SPEC, ExtractorSpec("handcrafted", "handcrafted")], ids=["networks", "handcrafted"])
 @pytest.mark.parametrize("precision", ["fp16", "double", ""])
-def test_another_word_is_refused(precision):
+def test_another_word_is_refused(spec, precision):
     with pytest.raises(InputError, match="precision of inference"):
-        get_extractor(SPEC, precision=precision)
+        get_extractor(spec, precision=precision)
     with pytest.raises(InputError, match="precision of inference"):
         CFM(CFMConfig(), 3, 4).at_precision(precision)

@@ -20,7 +20,9 @@ def timed(seconds: float, operations: float = 0.0, **further: Any) -> dict[str, 
 PARTS = {
     **{name: timed(0.1 * (i + 1), operations=1e9 * i) for i, name in enumerate(speed_tables.STAGES)},
     "heads_plain": timed(3.0, difference=2e-7),
-    "matrix_product[float32]": timed(0.5, operations=2e9),
+    "matrix_product[float32-2x2x2]": timed(0.5, operations=2e9),
+    "matrix_product[float32-2x3x4]": timed(1.0, operations=3e9),
+    "attention[float32]": timed(0.2),
     "whole_sample": timed(6.0, operations=20e9),
     "read": timed(0.01),
     "prepare": timed(0.02),
@@ -32,7 +34,7 @@ PARTS = {
     "bank": timed(0.1),
 }
 SAMPLES = {
-    "full": {"seconds": [2.0, 4.0, 3.0], "peak_mb": 900.0},
+    "full": {"seconds": [2.0, 4.0, 3.0], "matrix_rate": [4e9, 8e9, 8e9], "peak_mb": 900.0},
     "M": {"seconds": [1.5, 3.5, 2.5], "peak_mb": 800.0},
     "S": {"seconds": [1.0, 2.0, 2.0], "peak_mb": 700.0},
     "T": {"seconds": [1.5, 1.0, 3.0], "peak_mb": 600.0},
@@ -48,7 +50,7 @@ RECORD = {"parts": PARTS, "samples": SAMPLES, "growth": GROWTH}
 def test_bars_are_the_ratios_of_what_was_measured() -> None:
     found = {bar.name: bar for bar in run.bars(PARTS, SAMPLES)}
     floor = found["whole sample, seconds over the arithmetic floor"]
-    assert floor.ratio == pytest.approx(6.0 / 5.0) and floor.is_met
+    assert floor.ratio == pytest.approx(24 / 20) and floor.is_met
     gain = found["whole sample, anomalib's seconds over ours"]
     assert gain.ratio == 3.0 and gain.at_least and gain.is_met  # of 3, 4 and 3: turn by turn
     assert not found["whole sample, our peak memory over anomalib's"].is_met
@@ -78,7 +80,7 @@ def test_line_says_which_side_counts(at_least: bool, met: str) -> None:
 
 def test_merged_turns_keep_each_median_and_the_largest_peak() -> None:
     turns = [{"seconds": [1.0, 9.0, 2.0], "peak_mb": 5.0, "torch": "x"}, {"seconds": [4.0], "peak_mb": 7.0}]
-    assert run.merged(turns) == {"seconds": [2.0, 4.0], "peak_mb": 7.0, "torch": "x"}
+    assert run.merged(turns) == {"seconds": [2.0, 4.0], "matrix_rate": [], "peak_mb": 7.0, "torch": "x"}
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,9 @@ def test_program_runs_with_the_threads_asked_for() -> None:
     assert run.run_json([sys.executable, "-c", code], threads=3) == "3"
 
 
-def test_power_of_growth_is_between_the_last_two() -> None:
-    assert growth.growth((1, 10, 20), [5.0, 1.0, 8.0]) == pytest.approx(3.0)
+def test_power_of_growth_fits_all_values() -> None:
+    assert growth.growth((1, 10, 20), [2.0, 2e3, 1.6e4]) == pytest.approx(3.0)
+    assert growth.growth((1, 2, 4), [1.0, 8.0, 4.0]) == pytest.approx(1.0)
 
 
 def test_stage_table_sums_and_shares() -> None:
@@ -127,11 +130,12 @@ def test_sample_table_names_those_measured_in_order() -> None:
 
 
 def test_precision_table_has_bf16_only_where_it_was_measured() -> None:
-    assert speed_tables.precision_table(RECORD).loc["float32"].tolist() == [4.0, 3.0, 5.0, 0.6]
-    parts = PARTS | {"matrix_product[bf16]": timed(0.25, operations=2e9)}
-    samples = SAMPLES | {"bf16": {"seconds": [5.0], "peak_mb": 1.0}}
+    row = [8.0, 3.0, 1.2, 200.0, 0.0]
+    assert speed_tables.precision_table(RECORD).loc["float32"].tolist() == pytest.approx(row)
+    parts = PARTS | {"attention[bf16]": timed(0.1), "map_in_bf16": timed(0.3, difference=0.02)}
+    samples = SAMPLES | {"bf16": {"seconds": [5.0], "matrix_rate": [8e9], "peak_mb": 1.0}}
     table = speed_tables.precision_table({"parts": parts, "samples": samples})
-    assert table.loc["bf16"].tolist() == [8.0, 5.0, 2.5, 2.0]
+    assert table.loc["bf16"].tolist() == pytest.approx([8.0, 5.0, 2.0, 100.0, 0.02])
 
 
 def test_bars_table_says_yes_or_no() -> None:

@@ -19,6 +19,7 @@ from lib.extractors.depth import DEPTH_CONFIGS, DepthExtractor
 from lib.extractors.handcrafted import HandcraftedRgb, HandcraftedRgbConfig, HandcraftedXyz, HandcraftedXyzConfig
 from lib.extractors.rgb_networks import with_blocks
 from lib.features import Features, build_features
+from lib.training import inference_dtype
 
 HANDMADE_RGB = {  # by name, settings and the class that takes them
     "handcrafted": (HandcraftedRgbConfig(), HandcraftedRgb),
@@ -104,8 +105,9 @@ def get_extractor(spec: ExtractorSpec, device: str = "cpu", precision: str = "fl
         precision: of the networks, "float32" or "bf16"; features are float32 in any case, and so are all records.
 
     Raises:
-        InputError: weights are missing or wrong, or there is no such device.
+        InputError: weights are missing or wrong, or there is no such device or precision.
     """
+    inference_dtype(precision)  # for sides without a network too
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu")
     sides = _rgb_extractor(spec, device, precision), _xyz_extractor(spec, device, precision)

@@ -55,7 +55,7 @@ PRETRAINING_ONLY = ("mask_token", "decoder_pos_embed.", "MAE_decoder.", "increas
 class PointMAE(nn.Module):
     """Groups of points and their centers to tokens; the parts are methods, so that pre-training can use them.
 
-    Coordinates are float32; tokens have the type of the weights, float32 unless the network was converted.
+    Coordinates and their embedding are float32; tokens have the type of the other weights, float32 unless converted.
     """
 
     def __init__(self, config: PointMAEConfig) -> None:
@@ -85,7 +85,7 @@ class PointMAE(nn.Module):
         """
         if self.config.centered:
             centers = (centers.double() - centers.double().mean(dim=1, keepdim=True)).float()
-        return self.pos_embed((centers / self.config.unit_m).to(self.norm.weight.dtype))
+        return self.pos_embed(centers / self.config.unit_m).to(self.norm.weight.dtype)
 
     def block_tokens(self, tokens: Tensor, positions: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Output (B, G, D) of every block kept, before the final norm; positions are added before every block.
@@ -193,6 +193,7 @@ class PointMAEExtractor:
         else:
             network = load_point_mae(config, load_state(config.weights, weights_folder), f"weights {config.weights}")
         self.network = network.to(self.device, inference_dtype(precision))
+        self.network.pos_embed.float()  # half a meter in bf16 has steps of millimeters
 
     @property
     def xyz_dim(self) -> int:
