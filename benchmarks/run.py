@@ -135,7 +135,8 @@ def bars(parts: Mapping[str, Facts], samples: Mapping[str, Facts]) -> list[Bar]:
     if anomalib := samples.get("anomalib"):
         found.append(Bar("whole sample, anomalib's seconds over ours", paired_ratio(anomalib, full), 2.7, True))
         if "bf16" in samples:
-            found.append(Bar("the same, ours in bf16", paired_ratio(anomalib, samples["bf16"]), 8.0, True))
+            gain = paired_ratio(anomalib, samples["bf16"])
+            found.append(Bar("whole sample, anomalib's seconds over ours in bf16", gain, 8.0, True))
         found.append(Bar("whole sample, our peak memory over anomalib's", full["peak_mb"] / anomalib["peak_mb"], 0.5))
     for smaller, larger in pairwise(reversed(SIZES)):
         ratio = paired_ratio(samples[smaller], samples[larger])

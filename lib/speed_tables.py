@@ -145,7 +145,7 @@ def precision_table(record: Facts) -> pd.DataFrame:
                 "sample, seconds": median(sample["seconds"]),
                 "sample over floor": over_floor(parts, sample),
                 "one attention, ms": MS * parts[f"attention[{precision}]"]["median"],
-                "map apart": 0.0 if precision == "float32" else parts["map_in_bf16"]["difference"],
+                "map apart": f"{parts['map_in_bf16']['difference']:.1e}" if precision == "bf16" else "",
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
