@@ -28,13 +28,16 @@ from lib.records import record_path, write_record
 def planned_ablations(profile: Profile, pattern: str = "*") -> list[tuple[str, str, int]]:
     """(method, category, seed) of every ablation the profile plans whose method fits the pattern.
 
+    The categories of a seed follow each other: jobs that start together then extract features of different categories
+    instead of waiting for each other's.
+
     Raises:
         InputError: a pattern that no ablation fits.
     """
     specs = [spec for spec in profile.methods.values() if spec.ablation and fnmatch(spec.name, pattern)]
     if not specs and pattern != "*":
         raise InputError(f"profile {profile.name} plans no ablation named {pattern}; see profiles/{profile.name}.yaml")
-    return [(spec.name, category, seed) for spec in specs for category in spec.categories for seed in spec.seeds]
+    return [(spec.name, category, seed) for spec in specs for seed in spec.seeds for category in spec.categories]
 
 
 def remake_one(profile_name: str, method: str, category: str, seed: int) -> None:
