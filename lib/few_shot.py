@@ -39,8 +39,14 @@ def shot_numbers(profile: Profile) -> list[int]:
     return sorted(numbers)
 
 
+def compared_methods(profile: Profile, draw: str) -> list[str]:
+    """Keys of `METHODS` whose trainings on few samples the profile plans for a draw, a key of `DRAWS`."""
+    planned = {(spec.name.split("_")[1], spec.name.split("_")[-1]) for spec in profile.methods.values() if spec.shots}
+    return [method for method in METHODS if (method, draw) in planned]
+
+
 def few_shot_records(profile: Profile, method: str, categories: Sequence[str], draw: str) -> dict[str, list[Record]]:
-    """Records of one method by number of shots as text, "all" last.
+    """Records of one method by number of shots as text, "all" last; numbers that are not planned are left out.
 
     Args:
         profile: plans the experiments.
@@ -49,7 +55,8 @@ def few_shot_records(profile: Profile, method: str, categories: Sequence[str], d
         draw: a key of `DRAWS`.
     """
     _, whole, variant = METHODS[method]
-    names = {str(number): f"shots_{method}_{number}_{draw}" for number in shot_numbers(profile)} | {"all": whole}
+    shots = {str(number): f"shots_{method}_{number}_{draw}" for number in shot_numbers(profile)}
+    names = {text: name for text, name in shots.items() if name in profile.methods} | {"all": whole}
     return {text: stored_records(profile, name, categories)[variant] for text, name in names.items()}
 
 
@@ -70,7 +77,7 @@ def shot_table(groups: Mapping[str, Mapping[str, Sequence[Record]]], metric: str
     for text, by_number in groups.items():
         levels = {number: seed_levels(records, metric) for number, records in by_number.items()}
         rows[text] = {number: level_text(values) for number, values in levels.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("not run")
 
 
 def level_text(values: np.ndarray) -> str:
@@ -94,12 +101,13 @@ def shot_plot(groups: Mapping[str, Mapping[str, Sequence[Record]]], metric: str)
         groups, metric: as for `shot_table`.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    numbers = list(max(groups.values(), key=len))
     for (text, by_number), color in zip(groups.items(), COLORS, strict=True):
-        levels = [seed_levels(records, metric) for records in by_number.values()]
-        axis.plot(range(len(levels)), [values.mean() for values in levels], color=color, label=text)
-        for place, values in enumerate(levels):
+        levels = {numbers.index(number): seed_levels(records, metric) for number, records in by_number.items()}
+        axis.plot(list(levels), [values.mean() for values in levels.values()], color=color, label=text)
+        for place, values in levels.items():
             axis.plot([place] * len(values), values, "o", color=color, markersize=3.5)
-    axis.set_xticks(range(len(by_number)), list(by_number))
+    axis.set_xticks(range(len(numbers)), numbers)
     axis.set(xlabel="training samples", ylabel=f"{metric}, demo")
     figure.legend(loc="outside right upper", frameon=False)
     return figure

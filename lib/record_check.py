@@ -1,8 +1,8 @@
 """Curated records against a fresh computation of the same experiment.
 
-Processors with the same vector instructions sum in the same order: there every number of a record must come back.
-Others round otherwise, and a training carries the rounding on: there a metric must come back as closely as another
-training seed would bring it.
+Processors of one name and with the same vector instructions sum in the same order, since libraries choose their code
+by both: there every number of a record must come back. Others round otherwise, and a training carries the rounding on:
+there a metric must come back as closely as another training seed would bring it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class RecordCheck:
 
     Args:
         experiment: "method/category/seed".
-        same_instructions: stored and fresh numbers come from processors with the same vector instructions.
+        same_processor: stored and fresh numbers come from processors of one name and the same vector instructions.
         found: one line a difference; empty where all agree.
     """
 
     experiment: str
-    same_instructions: bool
+    same_processor: bool
     found: tuple[str, ...]
 
     def report(self) -> str:
         """One line where all agree, else the first differences and how many more there are."""
-        way = "number by number" if self.same_instructions else "by spread over seeds, other or unrecorded instructions"
+        way = "number by number" if self.same_processor else "by spread over seeds, another processor"
         if not self.found:
             return f"{self.experiment}: agrees ({way})"
         more = [f"  and {len(self.found) - NUM_NAMED} more"] * (len(self.found) > NUM_NAMED)
@@ -56,7 +56,7 @@ def check_experiment(profile: Profile, method: str, category: str, seed: int) ->
     found, same = [], []
     for variant, fresh in recompute(profile, method, category, seed).items():
         stored = read_record(record_path(results_root(profile), method, category, variant, seed))
-        same.append(same_instructions(stored, fresh))
+        same.append(same_processor(stored, fresh))
         where = f"{variant}.json"
         if same[-1]:
             found += differences(comparable(stored), comparable(fresh), TOLERANCE, where)
@@ -66,9 +66,9 @@ def check_experiment(profile: Profile, method: str, category: str, seed: int) ->
     return RecordCheck(f"{method}/{category}/s{seed}", all(same), tuple(found))
 
 
-def same_instructions(stored: Record, fresh: Record) -> bool:
-    """True where both records name the same vector instructions; older records name none."""
-    return stored["run"].get("instructions") == fresh["run"]["instructions"]
+def same_processor(stored: Record, fresh: Record) -> bool:
+    """True where both records come from processors of one name and with the same vector instructions."""
+    return all(stored["run"][fact] == fresh["run"][fact] for fact in ("cpu", "instructions"))
 
 
 def allowed_differences(profile: Profile, spec: MethodSpec, variant: str) -> dict[str, float]:

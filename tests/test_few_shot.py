@@ -39,11 +39,25 @@ def test_records_are_those_of_the_draw_and_of_every_sample_last(monkeypatch: pyt
         return {"concat": f"{name} on {'+'.join(categories)}", "rgb": "no"}
 
     monkeypatch.setattr(few_shot, "stored_records", stored)
-    planned = study("shots_cfm_5_random", "shots_cfm_10_random")
+    planned = study(*(f"shots_{name}_{number}_random" for name in ("cfm", "nn") for number in (5, 10)))
     found = few_shot.few_shot_records(planned, "nn", ("a", "b"), "random")
     assert found == {
         "5": "shots_nn_5_random on a+b", "10": "shots_nn_10_random on a+b", "all": "nearest_neighbor on a+b",
     }  # fmt: skip
+
+
+def test_numbers_that_are_not_planned_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_shot, "stored_records", lambda profile, name, categories: {"max": name})
+    planned = study("cfm", "shots_cfm_5_random", "shots_cfm_10_random", "shots_cfm_10_first", "shots_ast_5_random")
+    found = few_shot.few_shot_records(planned, "ast", ("a",), "random")
+    assert found == {"5": "shots_ast_5_random", "all": "ast"}
+    assert few_shot.compared_methods(planned, "random") == ["cfm", "ast"]
+    assert few_shot.compared_methods(planned, "first") == ["cfm"]
+    table = few_shot.shot_table({"CFM": {"5": GROUPS["5"], **GROUPS}, "AST": {"all": GROUPS["all"]}}, "I-AUROC")
+    assert table.loc["AST"].to_dict() == {"5": "not run", "all": "0.900"}
+    shown = {"AST": {"all": GROUPS["all"]}, **dict.fromkeys("vwxyz", GROUPS)}
+    axis = few_shot.shot_plot(shown, "I-AUROC").axes[0]
+    assert list(axis.lines[0].get_xdata()) == [1] and axis.get_xticklabels()[0].get_text() == "5"
 
 
 def test_levels_are_means_over_categories_by_seed() -> None:

@@ -1,0 +1,28 @@
+"""Which ablations `make ablations` plans, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_scripts.ablations import planned_ablations
+from lib.errors import InputError
+from lib.profiles import load_profile
+
+
+def test_jobs_that_start_together_take_different_categories() -> None:
+    demo = load_profile("demo")
+    planned = planned_ablations(demo, "lsfa_seeds")
+    assert planned[: len(demo.categories)] == [("lsfa_seeds", category, 0) for category in demo.categories]
+    assert {seed for _, _, seed in planned} == {0, 1, 2} and len(set(planned)) == len(planned)
+
+
+def test_a_pattern_that_fits_nothing_is_an_error() -> None:
+    with pytest.raises(InputError, match="profile demo plans no ablation named lfsa"):
+        planned_ablations(load_profile("demo"), "lfsa*")
+
+
+def test_every_ablation_but_that_of_pixels_takes_two_categories_or_more() -> None:
+    specs = [spec for spec in load_profile("demo").methods.values() if spec.ablation]
+    assert {spec.name for spec in specs if len(spec.categories) < 2} == {
+        "cfm_pixels_64", "cfm_pixels_512", "cfm_pixels_all",
+    }  # fmt: skip
