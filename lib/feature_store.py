@@ -26,6 +26,7 @@ from lib.reading import ReadOnAccess
 from lib.runtime import atomic_path, package_versions
 from lib.sources import code_fingerprint
 from lib.synth3d import SYNTH3D_VERSION, write_category
+from lib.token_sharing import shared_folders, with_shared_tokens
 
 PREPARATIONS = tuple(name for name in vars(preparation) if re.fullmatch(r"PREPARATION_(?!SEED)[A-Z]+", name))
 KEPT_FEATURE_BYTES = 4e9  # of one split: about 500 samples at the papers' sizes
@@ -145,6 +146,10 @@ def extracted(profile: Profile, category: str, spec: ExtractorSpec, progress: bo
         if missing:
             manifest.unlink(missing_ok=True)  # it speaks of complete features only
             extractor = get_extractor(spec, profile.device)
+            others = features_root(profile).glob(f"*/*/{category}/settings.json")
+            stored = {path.parent: stored_json(path) for path in others if path.parent != folder}
+            if any((shared := shared_folders(settings, stored)).values()):
+                extractor = with_shared_tokens(extractor, shared)
             for entry in tqdm(missing, desc=f"features {category} {spec.slug}", disable=not progress):
                 save_features(features_path(folder, entry), extractor(prepared(profile, entry, spec)))
         if missing or stored_json(manifest) != settings:

@@ -39,8 +39,8 @@ FLOORS = {
     3: ("extractors",),
     4: ("heads",),
     5: (
-        "pretraining", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost", "predictor",
-        "killed_training",
+        "pretraining", "token_sharing", "feature_store", "head_choice", "stored_heads", "experiment", "extraction_cost",
+        "predictor", "killed_training",
     ),
     6: (
         "figures", "feature_pictures", "adaptation_pictures", "tables", "ablation_tables", "side_by_side",
