@@ -67,8 +67,11 @@ def check_experiment(profile: Profile, method: str, category: str, seed: int) ->
 
 
 def same_processor(stored: Record, fresh: Record) -> bool:
-    """True where both records come from processors of one name and with the same vector instructions."""
-    return all(stored["run"][fact] == fresh["run"][fact] for fact in ("cpu", "instructions"))
+    """True where both records come from processors of one name and with the same vector instructions.
+
+    Records of before 27 November 2026 name no instructions.
+    """
+    return all(stored["run"].get(fact) == fresh["run"][fact] for fact in ("cpu", "instructions"))
 
 
 def allowed_differences(profile: Profile, spec: MethodSpec, variant: str) -> dict[str, float]:

@@ -48,13 +48,15 @@ def test_like_processors_must_agree_in_every_number(study: FixtureProfile, curat
     assert line.startswith("product.json.metrics.by_defect.hole.pixel_auroc: ")
 
 
-@pytest.mark.parametrize("fact", ["cpu", "instructions"])
+@pytest.mark.parametrize(("fact", "value"), [("cpu", "another"), ("instructions", "another"), ("instructions", None)])
 def test_other_processors_must_agree_as_closely_as_seeds(
-    study: FixtureProfile, curated: Records, monkeypatch: pytest.MonkeyPatch, fact: str
+    study: FixtureProfile, curated: Records, monkeypatch: pytest.MonkeyPatch, fact: str, value: str | None
 ) -> None:
     monkeypatch.setattr(record_check, "allowed_differences", lambda *given: {"I-AUROC": 0.02, "AUPRO@30%": 0.03})
     run, metrics = curated["product"]["run"], curated["product"]["metrics"]
-    run[fact] = "another"
+    run[fact] = value
+    if value is None:
+        del run[fact]
     metrics["by_defect"]["hole"]["pixel_auroc"] += 0.5
     metrics["image_auroc"] -= 0.019
     metrics["aupro"]["exact"]["0.3"] += 0.029
