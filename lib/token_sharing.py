@@ -6,7 +6,7 @@ pair takes the tokens of a side from the files of a pair whose side was made wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,7 @@ def with_shared_tokens(extractor: Extractor, folders: dict[str, list[Path]]) -> 
         found = stored_features(sample, folders["xyz"])
         return extractor.xyz(sample) if found is None else (found.xyz_tokens, found.centers)
 
-    sides: dict[str, Callable[..., Any]] = {"rgb": rgb, "xyz": xyz}
-    used = [sides[side] if folders[side] else getattr(extractor, side) for side in sides]
-    return Extractor(*used, extractor.interpolation, extractor.moved_m)
+    return Extractor(rgb, xyz, extractor.interpolation, extractor.moved_m)
 
 
 def stored_features(sample: Sample, folders: Sequence[Path]) -> Features | None:
