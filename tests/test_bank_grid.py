@@ -51,11 +51,11 @@ def test_all_cells_average_the_background_in_after_a_3x3_mean() -> None:
             np.testing.assert_allclose(found[:, row, column], block.mean(axis=(0, 1)), rtol=1e-4, atol=1e-5)
 
 
-def test_channels_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_finer_than_the_image_repeats_the_mean_of_a_pixel() -> None:
     sample = make_features(seed=3)
-    whole = pooled_xyz(sample, 7)
-    monkeypatch.setattr("lib.heads.bank_grid.CHANNELS_PER_CHUNK", 2)
-    torch.testing.assert_close(pooled_xyz(sample, 7), whole)
+    side = 2 * (sample.foreground.shape[0] - 2)
+    coarse = pooled_xyz(sample, side // 2)
+    torch.testing.assert_close(pooled_xyz(sample, side)[:, ::2, ::2], coarse)
 
 
 def test_object_cells_are_read_as_for_patchcore_and_all_cells_are_all() -> None:

@@ -21,7 +21,6 @@ from lib.methods import PatchCoreConfig
 from lib.patches import PatchSet, dense_map, read_patches
 
 RELEASED_BLUR_RADIUS_PX = 4  # [released]
-CHANNELS_PER_CHUNK = 128  # of the dense 3D map held at once: 26 MB at 224 pixels
 
 
 @dataclass(frozen=True)
@@ -66,21 +65,35 @@ def read_grid(sample: Features, config: GridBankConfig, side: int | None) -> Pat
 def pooled_xyz(sample: Features, side: int) -> Tensor:
     """(C3, side, side) float32 3D features: zeros off the object, a 3 x 3 mean without margin, then cell means.
 
-    Adaptive pooling as in 3D-ADS, CFM and M3DM [released]: cells of the map that is two pixels smaller.
+    Adaptive pooling as in 3D-ADS, CFM and M3DM [released]: cells of the map that is two pixels smaller. All of it is
+    linear in the tokens, so each cell's shares of them are added up and no map of all pixels is made.
     """
-    _, xyz = sample.at_pixels()
-    down, across = (pooling_matrix(length, side) for length in sample.foreground.shape)
-    pooled = []
-    for channels in xyz.split(CHANNELS_PER_CHUNK, dim=1):
-        dense = torch.zeros(channels.shape[1], sample.foreground.numel())
-        dense[:, sample.pixel_index] = channels.T
-        pooled.append(down @ (dense.view(-1, *sample.foreground.shape) @ across.T))
-    return torch.cat(pooled)
+    return rearrange(pooled_shares(sample, side) @ sample.xyz_tokens, "(i j) c -> c i j", i=side)
 
 
-def pooling_matrix(length: int, side: int) -> Tensor:
-    """(side, length) float32 shares of pixels in cells along one axis: both means in one, which is twice as quick."""
-    return F.adaptive_avg_pool1d(F.avg_pool1d(torch.eye(length), 3, stride=1), side).T
+def pooled_shares(sample: Features, side: int) -> Tensor:
+    """(side * side, G) float32, how much of each of the G tokens `pooled_xyz` puts into each cell."""
+    height, width = sample.foreground.shape
+    row_cells, row_shares = axis_pooling(height, side, sample.pixel_index // width)
+    column_cells, column_shares = axis_pooling(width, side, sample.pixel_index % width)
+    cells = row_cells[:, :, None, None] * side + column_cells[:, None, :, None]
+    shares = row_shares[:, :, None, None] * column_shares[:, None, :, None] * sample.weights[:, None, None]
+    places = cells * len(sample.xyz_tokens) + sample.neighbors[:, None, None]
+    table = torch.zeros(side * side * len(sample.xyz_tokens))
+    return table.index_add_(0, places.flatten(), shares.flatten()).view(side * side, -1)
+
+
+def axis_pooling(length: int, side: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells (n, k) int64 along one axis that hold each of n pixels after both means, and its share (n, k) in them.
+
+    Args:
+        length: of the axis in pixels.
+        side: cells along it.
+        pixels: (n,) int64 in [0, length).
+    """
+    both_means = F.adaptive_avg_pool1d(F.avg_pool1d(torch.eye(length), 3, stride=1), side)
+    shares, cells = both_means.topk(int((both_means > 0).sum(dim=1).max()))
+    return cells[pixels], shares[pixels]
 
 
 def grid_map(distances: Tensor, patch_set: PatchSet, config: GridBankConfig) -> Tensor:
