@@ -225,6 +225,7 @@ def setting_plot(
         style = {"color": COLORS["unadapted"], "markersize": 5.5, "label": "unadapted, this setting"}
         axis.plot(hollow[metric], own, "o", fillstyle="none", **style)
         axis.set(xlabel=f"{metric}, demo")
+        axis.locator_params(axis="x", nbins=5)  # numbers of four digits stand apart
         axis.grid(axis="y", linewidth=0.3)
     axes[0].set_yticks(rows, list(places))
     axes[0].set_ylim(rows[-1] + 0.8, -0.8)
