@@ -42,7 +42,7 @@ def border_mask(height: int, width: int, border_px: int) -> np.ndarray:
     return border
 
 
-def border_points(cloud: np.ndarray, border_px: int) -> np.ndarray:
+def border_points(cloud: np.ndarray, border_px: int, rule: str = "any") -> np.ndarray:
     """(N, 3) float32 valid points of the outer rows and columns, in metres.
 
     Each pixel counts once; the released code counts the four corners twice, which no plane fit notices.
@@ -50,9 +50,10 @@ def border_points(cloud: np.ndarray, border_px: int) -> np.ndarray:
     Args:
         cloud: (H, W, 3) float32, metres.
         border_px: width of the frame in pixels of the given cloud (released code: 10 at full resolution).
+        rule: of `valid_mask`.
     """
     height, width, _ = cloud.shape
-    return cloud[border_mask(height, width, border_px) & valid_mask(cloud)]
+    return cloud[border_mask(height, width, border_px) & valid_mask(cloud, rule)]
 
 
 def organised_points(cloud: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ from sklearn.random_projection import SparseRandomProjection, johnson_lindenstra
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lib.bank_search import nearest_distances
 from lib.errors import InputError
 
 ROUNDING = 4  # margin of a float32 inner product, in units of root C, machine epsilon and the largest squared norm
@@ -153,13 +152,3 @@ def projected_dim(num_rows: int, dim: int, eps: float) -> int:
         eps: as for `project`.
     """
     return dim if num_rows == 1 else min(dim, int(johnson_lindenstrauss_min_dim(num_rows, eps=eps)))
-
-
-def cover_radius(rows: Tensor, indices: Tensor) -> float:
-    """Largest distance of a row to its nearest selected row.
-
-    Args:
-        rows: (M, C) float32.
-        indices: (S,) int64 selected rows.
-    """
-    return float(nearest_distances(rows, rows[indices], {"all": slice(None)}, ("all",))["all"].max())

@@ -29,7 +29,7 @@ from lib.feature_store import (
     feature_settings,
     lock_path,
 )
-from lib.features import Features
+from lib.features import FLOAT16_MAX, Features
 from lib.head_choice import (
     further_training_data,
     head_modules,
@@ -134,6 +134,8 @@ def experiment_identity(profile: Profile, spec: MethodSpec, root: Path, category
         config["shots"] = {"number": spec.shots, "draw": spec.draw}
     if spec.recompute:
         config["recompute"] = True
+    if spec.std_floor is not None:
+        config["std_floor"] = spec.std_floor
     if trains_on_all(spec.config):
         config["trained_on"] = list(profile.categories)
         data = {name: data_fingerprint(ensure_data(profile, name), name) for name in profile.categories}
@@ -256,9 +258,9 @@ def maps_path(profile: Profile, method: str, category: str, seed: int) -> Path:
 
 
 def save_maps(path: Path, predictions: Sequence[dict[str, Prediction]]) -> None:
-    """Anomaly maps of every variant as float16 arrays (number of samples, H, W)."""
+    """Anomaly maps of every variant as float16 arrays (number of samples, H, W), cut at its largest number."""
     stacks = {
-        variant: np.stack([prediction[variant].anomaly_map.numpy() for prediction in predictions]).astype(np.float16)
+        variant: np.stack([prediction[variant].anomaly_map.clamp(max=FLOAT16_MAX).half() for prediction in predictions])
         for variant in predictions[0]
     }
     with atomic_path(path) as temporary:

@@ -29,6 +29,7 @@ from lib.synth3d import SYNTH3D_VERSION, write_category
 from lib.token_sharing import shared_folders, with_shared_tokens
 
 PREPARATIONS = tuple(name for name in vars(preparation) if re.fullmatch(r"PREPARATION_(?!SEED)[A-Z]+", name))
+APPLIED_LATER = ("rgb_background", "cloud_resize", "min_border_fraction")  # to prepared copies too, or refused there
 KEPT_FEATURE_BYTES = 4e9  # of one split: about 500 samples at the papers' sizes
 BYTES_PER_STORED_BYTE = 2.2  # tokens are float16 in files and float32 in memory
 COMPUTING_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy")  # results may change with their versions
@@ -83,11 +84,17 @@ def preparation_config(profile: Profile, spec: ExtractorSpec | None = None) -> p
 
 
 def feature_settings(profile: Profile, root: Path, category: str, spec: ExtractorSpec) -> dict[str, Any]:
-    """Everything the features of a category depend on, in the types that JSON gives back."""
+    """Everything the features of a category depend on, in the types that JSON gives back.
+
+    Raises:
+        InputError: the data is a copy prepared with other settings than the extractor's.
+    """
+    config = preparation_config(profile, spec)
+    check_preparation(root, category, config, APPLIED_LATER)
     settings = {
         "data": data_fingerprint(root, category),
         "extractor": extractor_settings(spec),
-        "preparation": stored_settings(preparation_config(profile, spec)),
+        "preparation": stored_settings(config),
         "device": profile.device,
         "versions": {name: package_versions()[name] for name in COMPUTING_PACKAGES},
         "code": code_fingerprint(("lib.feature_store",), project_root()),
@@ -219,6 +226,7 @@ def category_features(
     standardize: bool | None = None,
     chosen: Sequence[int] | None = None,
     kept_bytes: float = KEPT_FEATURE_BYTES,
+    std_floor: float | None = None,
 ) -> Sequence[Features]:
     """Features of every sample of a split in file order, standardized on the training foreground if so set.
 
@@ -228,11 +236,13 @@ def category_features(
         standardize: whether to; as the profile says unless given.
         chosen: the training samples that there are, by their place in the split; None = all. Statistics are theirs.
         kept_bytes: a split that takes more in memory is read again at each access instead of held.
+        std_floor: as for `lib.features.Standardizer.fit`.
     """
     standardize = profile.standardize if standardize is None else standardize
     with extracted(profile, category, spec or profile.extractor, progress) as folder:
         paths = {name: split_paths(profile, category, name, folder, chosen) for name in ("train", split)}
-        standardizer = Standardizer.fit(ReadOnAccess(paths["train"], load_features, 0)) if standardize else None
+        train = ReadOnAccess(paths["train"], load_features, 0)
+        standardizer = Standardizer.fit(train, std_floor) if standardize else None
         whole = sum(path.stat().st_size for path in paths[split]) * BYTES_PER_STORED_BYTE
         features = ReadOnAccess(paths[split], lambda path: standardized(load_features(path), standardizer), 0)
         return list(features) if whole <= kept_bytes else features

@@ -43,8 +43,8 @@ class Features:
         rgb_tokens: (C2, h, w) float32, over the whole image.
         xyz_tokens: (G, C3) float32, one a group center.
         centers: (G, 3) float32, metres.
-        neighbors: (N, 3) int64, the three nearest centers of each foreground pixel's point.
-        weights: (N, 3) float32, their interpolation weights; rows sum to 1.
+        neighbors: (N, K) int64, the K = 3 nearest centers of each foreground pixel's point; more after `averaged_xyz`.
+        weights: (N, K) float32, their interpolation weights; rows sum to 1.
         pixel_index: (N,) int64, flat row-major positions of the True pixels of `foreground`, ascending.
         foreground: (H, W) bool, object pixels with a return.
         sample_id, label, gt_mask: as in `Sample`; carried along for evaluation, never read by a head.
@@ -69,14 +69,14 @@ class Features:
             raise InputError(f"features of {self.sample_id}: {problem}; check the extractor that made them")
 
     def _problems(self) -> Iterator[str]:
-        num_pixels, num_centers = len(self.pixel_index), len(self.centers)
+        num_pixels, num_centers, num_neighbors = len(self.pixel_index), len(self.centers), self.neighbors.shape[-1]
         if self.rgb_tokens.ndim != 3 or self.xyz_tokens.ndim != 2 or self.foreground.ndim != 2:
             yield "rgb_tokens, xyz_tokens, foreground must have 3, 2, 2 axes"
         expected = {
             "xyz_tokens": (num_centers, self.xyz_tokens.shape[-1]),
             "centers": (num_centers, 3),
-            "neighbors": (num_pixels, 3),
-            "weights": (num_pixels, 3),
+            "neighbors": (num_pixels, num_neighbors),
+            "weights": (num_pixels, num_neighbors),
             "gt_mask": tuple(self.foreground.shape),
         }
         for name, shape in expected.items():
@@ -96,8 +96,8 @@ class Features:
         """RGB (n, C2) and 3D (n, C3) float32 features of foreground pixels.
 
         RGB: bilinear, `align_corners=False`, the same as `functional.interpolate` to (H, W) read at these pixels, but
-        without the dense map (CFM sec. 3.1). 3D: the three nearest centers' tokens under their weights (CFM sec. 3.1),
-        not averaged over 3 x 3 pixels afterwards as in the released code.
+        without the dense map (CFM sec. 3.1). 3D: the nearest centers' tokens under their weights (CFM sec. 3.1); their
+        mean over 3 x 3 pixels is in `lib.pixel_mean`.
 
         Args:
             index: (n,) int64 rows of `pixel_index`; None = all N.
@@ -113,7 +113,7 @@ class Features:
             index: (n,) int64 rows of `pixel_index`; None = all N.
 
         Returns:
-            (h w, C2) float32, (n, 4) int64, (n, 4) float32; and (G, C3) float32, (n, 3) int64, (n, 3) float32.
+            (h w, C2) float32, (n, 4) int64, (n, 4) float32; and (G, C3) float32, (n, K) int64, (n, K) float32.
         """
         rows = slice(None) if index is None else index
         image, grid = tuple(self.foreground.shape), tuple(self.rgb_tokens.shape[1:])
@@ -302,11 +302,13 @@ class Standardizer:
     xyz_std: Tensor
 
     @classmethod
-    def fit(cls, samples: Sequence[Features]) -> Standardizer:
+    def fit(cls, samples: Sequence[Features], std_floor: float | None = None) -> Standardizer:
         """Statistics over the given samples, which must be the training set.
 
         Args:
             samples: features with the same channels; each is read once.
+            std_floor: share of a modality's median deviation that no deviation may be less than; None = no floor. A
+                dimension that hardly varies in training, such as a histogram's rare bin, is else blown up.
 
         Raises:
             InputError: there are no samples.
@@ -314,7 +316,10 @@ class Standardizer:
         if not samples:
             raise InputError("Standardizer.fit: no training features; check that the category has training samples")
         rgb, xyz = (object_rgb_tokens(sample) for sample in samples), (sample.xyz_tokens for sample in samples)
-        return cls(*column_statistics(rgb), *column_statistics(xyz))
+        (rgb_mean, rgb_std), (xyz_mean, xyz_std) = column_statistics(rgb), column_statistics(xyz)
+        if std_floor is not None:
+            rgb_std, xyz_std = (torch.clamp(std, min=std_floor * float(std.median())) for std in (rgb_std, xyz_std))
+        return cls(rgb_mean, rgb_std, xyz_mean, xyz_std)
 
     def apply(self, features: Features) -> Features:
         """The same features with both modalities' tokens standardized.

@@ -51,7 +51,9 @@ def method_features(
         seed: of the experiment, for shots drawn at random.
     """
     chosen = chosen_shots(profile, spec, category, seed)
-    return category_features(profile, category, split, spec.extractor, progress, spec.standardize, chosen, kept_bytes)
+    return category_features(
+        profile, category, split, spec.extractor, progress, spec.standardize, chosen, kept_bytes, spec.std_floor
+    )
 
 
 def chosen_shots(profile: Profile, spec: MethodSpec, category: str, seed: int) -> list[int] | None:
@@ -80,7 +82,7 @@ def training_features(
         return method_features(profile, spec, category, "train", progress, seed)
     chosen = chosen_shots(profile, spec, category, seed)
     stored = category_features(profile, category, "train", spec.extractor, progress, False, chosen)
-    standardizer = Standardizer.fit(stored) if spec.standardize else None
+    standardizer = Standardizer.fit(stored, spec.std_floor) if spec.standardize else None
     return RecomputedFeatures(profile, category, spec.extractor, chosen, standardizer)
 
 

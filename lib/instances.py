@@ -26,8 +26,8 @@ from lib.methods import (
 
 HEADS_PACKAGE = "lib.heads"
 
-CFM_PAPER = CFMConfig()
-CFM_RELEASED = CFMConfig(num_epochs=50)
+CFM_PAPER = CFMConfig(xyz_mean_px=3)
+CFM_RELEASED = CFMConfig(num_epochs=50, xyz_mean_px=3)
 CFM_DEMO = CFMConfig(hidden_dim=192, num_epochs=30, pixels_per_image=512, schedule="one_cycle")
 CFM_TOY = CFMConfig(hidden_dim=32, num_epochs=25, learning_rate=1e-2, pixels_per_image=256, schedule="one_cycle")
 NEAREST_NEIGHBOR = NearestNeighborConfig()

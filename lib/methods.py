@@ -39,6 +39,11 @@ class MethodSettings:
     needs_validation: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
+    @property
+    def needs_raw(self) -> bool:
+        """True where the head would misread standardized features."""
+        return False
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -84,6 +89,8 @@ class CFMConfig(MethodSettings):
         task: "crossmodal" [paper sec. 3.2], or "intramodal" = its own modality is the target [paper, Table 7].
         network: "mlp" of three layers [paper sec. 3.2], "encoder_decoder" of five that narrow and widen again [paper,
             suppl. B], or "seven_layers" of one width [its author on Eyecandies; not in the paper].
+        xyz_mean_px: side of the windows over which projected 3D features are averaged, 3 [paper, released]; None = no
+            mean.
     """
 
     head_class = "lib.heads.cfm:CFM"
@@ -98,6 +105,7 @@ class CFMConfig(MethodSettings):
     schedule: str = "constant"
     task: str = field(default="crossmodal", metadata=ADDED_LATER)
     network: str = field(default="mlp", metadata=ADDED_LATER)
+    xyz_mean_px: int | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("constant", "one_cycle"))
@@ -105,7 +113,8 @@ class CFMConfig(MethodSettings):
         check_choice("network", self.network, NETWORKS)
         if self.network == "encoder_decoder" and self.hidden_dim is not None:
             raise InputError("network encoder_decoder has widths of its own; give hidden_dim null")
-        check_positive(self, ("num_epochs", "batch_size", "hidden_dim", "pixels_per_image"), whole=True)
+        sizes = ("num_epochs", "batch_size", "hidden_dim", "pixels_per_image", "xyz_mean_px")
+        check_positive(self, sizes, whole=True)
         check_positive(self, ("learning_rate",))
 
 

@@ -5,6 +5,7 @@ The pixel metrics live in `lib.pixel_metrics` and are offered here too, so that 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -153,6 +154,9 @@ def evaluate_by_defect(
 ) -> dict[str, Metrics]:
     """`evaluate` for each defect type: all good images and the images of that defect.
 
+    A type whose masks are all empty (small defects can vanish in the resize) has no pixel metrics and is left out,
+    with a warning.
+
     Args:
         defects: (B,) "good" or the name of the defect type.
         image_scores: (B,) float, higher = more anomalous.
@@ -172,7 +176,10 @@ def evaluate_by_defect(
     types = sorted(set(defects.tolist()) - {"good"})
     if not types:
         raise InputError('defects: every image is "good"; metrics by defect need at least one defect type')
-    rows = {defect: np.isin(defects, ("good", defect)) for defect in types}
+    has_defect = per_image[1].reshape(len(defects), -1).any(axis=1)
+    rows = {defect: np.isin(defects, ("good", defect)) for defect in types if has_defect[defects == defect].any()}
+    if vanished := [defect for defect in types if defect not in rows]:
+        warnings.warn(f"no pixel of {', '.join(vanished)} is left in any mask; left out", RuntimeWarning, stacklevel=2)
     return {
         defect: evaluate(defects[kept] != "good", *(values[kept] for values in per_image))
         for defect, kept in rows.items()

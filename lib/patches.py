@@ -5,7 +5,7 @@ Letters: Q object cells, h w cells, H W pixels, C channels (C2 RGB, C3 3D).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,13 +57,12 @@ def read_patches(sample: Features, side: int | None = None) -> PatchSet:
     return PatchSet(rgb, xyz, cells, sample.foreground, sample.sample_id)
 
 
-def patches_of(by_category: Mapping[str, Sequence[Features]], grid_side: int | None) -> dict[str, Sequence[PatchSet]]:
+def patches_of(
+    by_category: Mapping[str, Sequence[Features]], read: Callable[[Features], PatchSet]
+) -> dict[str, Sequence[PatchSet]]:
     """Patches of every category's samples, read as training asks for them and kept as far as memory allows."""
     kept_bytes = KEPT_TRAINING_BYTES / len(by_category)
-    return {
-        category: ReadOnAccess(samples, lambda sample: read_patches(sample, grid_side), kept_bytes)
-        for category, samples in by_category.items()
-    }
+    return {category: ReadOnAccess(samples, read, kept_bytes) for category, samples in by_category.items()}
 
 
 def to_features(patch_set: PatchSet, sample: Features) -> Features:

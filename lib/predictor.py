@@ -171,6 +171,8 @@ def fit_predictor(
     check_choice("variant", variant, config.variants)
     if config.needs_validation:
         raise InputError(f"{type(config).__name__} needs validation scans to weigh its parts; choose another method")
+    if standardize and config.needs_raw:
+        raise InputError(f"{type(config).__name__} cannot read standardized features; give standardize=False")
     unfitted = Predictor(None, variant, spec, preparation, None, None, device)
     features = [unfitted._features(scan) for scan in good]
     standardizer = Standardizer.fit(features) if standardize else None

@@ -111,7 +111,7 @@ def find_plane(cloud: np.ndarray, config: PreparationConfig, generator: np.rando
         config: reads border_px, min_border_fraction and the plane_* fields.
         generator: source of RANSAC's draws.
     """
-    points = clouds.border_points(cloud, config.border_px)
+    points = clouds.border_points(cloud, config.border_px, config.valid_rule)
     num_border_pixels = np.count_nonzero(clouds.border_mask(*cloud.shape[:2], config.border_px))
     if len(points) < max(3, config.min_border_fraction * num_border_pixels):
         return None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,17 +237,23 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def check_preparation(root: Path, category: str, config: PreparationConfig) -> None:
-    """Raise `InputError` where a prepared copy was made with other settings than asked for; raw data is never wrong."""
+def check_preparation(root: Path, category: str, config: PreparationConfig, later: Collection[str] = ()) -> None:
+    """Raise `InputError` where a prepared copy was made with other settings than asked for; raw data is never wrong.
+
+    Args:
+        root, category: of the data.
+        config: asked for.
+        later: names of settings that are still applied to a copy.
+    """
     made_with = category_manifest(root, category).get("preparation")
     if made_with is None:
         return
     wanted = stored_settings(config)
-    different = [name for name in wanted if made_with.get(name, ...) != wanted[name]]
+    different = [name for name in wanted if name not in later and made_with.get(name, ...) != wanted[name]]
     if different:
         raise InputError(
             f"{root / category}: prepared with another {', '.join(different)} than the profile asks for; prepare again "
-            "into another folder, or name the other preparation in the profile"
+            "into another folder, or name the other preparation in the profile or its method"
         )
 
 

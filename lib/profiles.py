@@ -35,6 +35,7 @@ class MethodSpec:
         draw: which ones: "first" of the files [CFM's authors, in an issue of their repository], or "random" by the
             experiment's seed and category, fewer shots being the first of more [ours].
         recompute: extract the training features anew in every epoch [released CFM] instead of once; CFM alone.
+        std_floor: least deviation that standardization divides by, as a share of the median one; None = no floor.
     """
 
     name: str
@@ -48,6 +49,7 @@ class MethodSpec:
     shots: int | None = None
     draw: str = "first"
     recompute: bool = False
+    std_floor: float | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, ("shots",), whole=True)
@@ -55,6 +57,9 @@ class MethodSpec:
         check_choice(f"recompute of method {self.name}", self.recompute, (True, False))
         if self.draw != "first" and self.shots is None:
             raise InputError(f"method {self.name}: draw has no effect without shots; add shots or leave it out")
+        check_positive(self, ("std_floor",))
+        if self.std_floor is not None and not self.standardize:
+            raise InputError(f"method {self.name}: std_floor has no effect without standardize; leave one of them out")
         if self.recompute and not isinstance(self.config, CFMConfig):
             raise InputError(f"method {self.name}: only CFM can recompute its features; leave recompute out")
 
@@ -148,7 +153,7 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     """One `MethodSpec` from its YAML mapping; unknown keys, instances, fields and variants are errors."""
     if not isinstance(entry, dict):
         raise InputError(f"method {name} is {entry!r}; write a mapping such as {{instance: CFM_DEMO}}")
-    plain = ("shots", "draw", "recompute")
+    plain = ("shots", "draw", "recompute", "std_floor")
     known = ("instance", "overrides", "categories", "seeds", "variants", "extractor", "standardize", *plain)
     for key in entry:
         check_choice(f"key of method {name}", key, known)
@@ -170,6 +175,8 @@ def read_method(name: str, entry: dict[str, Any], defaults: dict[str, Any], abla
     standardize = entry.get("standardize", defaults.get("standardize", True))
     if "standardize" in entry and not isinstance(standardize, bool):
         raise InputError(f"standardize of method {name} is {standardize!r}; write true or false")
+    if standardize and config.needs_raw:
+        raise InputError(f"method {name} cannot read standardized features; write standardize: false")
     further = {key: entry[key] for key in plain if key in entry}
     return MethodSpec(name, config, categories, seeds, variants, extractor, ablation, standardize, **further)
 

@@ -171,3 +171,8 @@ def test_a_bank_that_will_not_fit_the_gpu_is_told_with_a_grid_that_would(monkeyp
     monkeypatch.setattr(patch_bank, "free_gpu_gb", lambda device: 1e-6)
     with pytest.raises(InputError, match="a memory bank of 50 patches"):
         coreset_bank([torch.zeros(10, 7)] * 5, config, seed=0)
+
+
+def test_the_quantized_blur_takes_no_other_radius() -> None:
+    with pytest.raises(InputError, match="radius of its own"):
+        GridBankConfig(blur="quantized", blur_sigma_px=2.0)

@@ -34,7 +34,7 @@ from lib.methods import (
 
 
 def test_papers_and_released_settings() -> None:
-    assert CFMConfig(None, 1e-3, 250, 4, None, "constant") == CFM_PAPER
+    assert CFMConfig(None, 1e-3, 250, 4, None, "constant", xyz_mean_px=3) == CFM_PAPER
     assert dataclasses.replace(CFM_RELEASED, num_epochs=250) == CFM_PAPER and CFM_RELEASED.num_epochs == 50
     assert Scoring() == CFM_VARIANTS["product"] == Scoring("product", "gaussian", 4.0, "paper")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.random_projection import SparseRandomProjection
 from torch import Tensor
 
-from lib.coreset import cover_radius, greedy_coreset, project, rough_middle
+from lib.coreset import greedy_coreset, project, rough_middle
 from lib.errors import InputError
 
 
@@ -61,6 +61,11 @@ def test_duplicates_are_each_taken_once_in_the_textbooks_order(points: list, dat
 def test_no_duplicate_is_taken_twice_where_the_expansion_rounds() -> None:
     rows = (drawn(5, 7) * 1e3).repeat(6, 1)
     assert sorted(greedy_coreset(rows, len(rows)).tolist()) == list(range(30))
+
+
+def cover_radius(rows: torch.Tensor, indices: torch.Tensor) -> float:
+    """Largest distance of a row to its nearest selected row."""
+    return float(torch.cdist(rows, rows[indices]).min(dim=1).values.max())
 
 
 def test_cover_radius_never_grows_and_is_at_most_twice_the_best() -> None:

@@ -87,7 +87,7 @@ def test_a_plane_is_its_own_corner_surface() -> None:
     plane = 0.3 + 0.01 * rows - 0.02 * columns + 0.003 * rows * columns
     np.testing.assert_allclose(corner_surface(plane), plane, rtol=1e-12)
     padded = np.pad(np.full((11, 7), 0.4), 3)
-    np.testing.assert_allclose(corner_surface(padded), 0.4)
+    np.testing.assert_allclose(corner_surface(padded)[3:-3, 3:-3], 0.4)
 
 
 def test_object_is_centered_and_scaled_and_the_background_0() -> None:
@@ -154,3 +154,11 @@ def test_what_cannot_work_is_one_line() -> None:
     flat = dataclasses.replace(bump_sample(), depth=torch.full((24, 24), 0.5))
     with pytest.raises(InputError, match="nothing is left of the object"):
         DepthExtractor(dataclasses.replace(SMALL, mask="corners"))(flat)
+
+
+def test_padding_does_not_tilt_the_corner_surface() -> None:
+    rows, columns = np.mgrid[:11, :5]
+    plane = 0.3 + 0.01 * rows - 0.02 * columns
+    padded = np.pad(plane, ((0, 0), (3, 3)))
+    np.testing.assert_allclose(corner_surface(padded)[:, 3:-3], plane, rtol=1e-12)
+    assert not corner_surface(padded)[:, :3].any()

@@ -256,3 +256,14 @@ def test_tokens_of_the_points_themselves_are_not_mixed():
     assert torch.equal(build_features(sample, rgb_tokens, tokens, points).at_pixels()[1], tokens)
     moved = build_features(sample, rgb_tokens, tokens, points + 1e-4)
     assert not torch.allclose(moved.at_pixels()[1], tokens, atol=0.05)
+
+
+def test_standardizer_floor_is_a_share_of_the_median_deviation():
+    generator = torch.Generator().manual_seed(3)
+    scale = torch.tensor([1.0, 4.0, 1e-3, 2.0])
+    samples = [made_features(seed, xyz_tokens=torch.randn(CENTERS, 4, generator=generator) * scale) for seed in (0, 1)]
+    plain, floored = Standardizer.fit(samples), Standardizer.fit(samples, std_floor=0.25)
+    median = plain.xyz_std.median()
+    assert torch.equal(floored.xyz_std[[0, 1, 3]], plain.xyz_std[[0, 1, 3]])
+    torch.testing.assert_close(floored.xyz_std[2], 0.25 * median)
+    assert torch.equal(floored.xyz_mean, plain.xyz_mean)

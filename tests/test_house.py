@@ -32,8 +32,8 @@ FLOORS = {
         "pixel_metrics", "operating_points", "metrics", "ader_metrics", "resampled_metrics", "bootstrap",
     ),
     2: (
-        "decoding", "data", "preparation", "features", "patches", "synth3d", "records", "comparisons", "published",
-        "published_checks",
+        "decoding", "data", "preparation", "features", "patches", "pixel_mean", "synth3d", "records", "comparisons",
+        "published", "published_checks",
         "toy", "prepared_copy", "eyecandies", "dataset_check", "camera", "own_scans", "real_costs", "training_plan",
     ),
     3: ("extractors",),

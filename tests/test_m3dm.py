@@ -10,11 +10,11 @@ import torch
 
 from lib.coreset import greedy_coreset
 from lib.errors import InputError
-from lib.heads.bank_grid import read_grid
+from lib.heads.bank_grid import object_patches, read_grid
 from lib.heads.feature_fusion import UFFConfig
 from lib.heads.m3dm import BANKS, M3DM, M3DM_PAPER, M3DM_RELEASED, M3DMConfig
 from lib.heads.score_fusion import OneClassFusion
-from lib.patches import read_patches
+from lib.patches import read_patches, touched_cells
 from tests.factories import make_features
 
 UFF = UFFConfig(projection_dim=4, num_epochs=2, batch_size=2, accumulate=1, scope="category")
@@ -120,7 +120,7 @@ def test_a_defect_that_rgb_does_not_show_reaches_the_3d_bank_and_both_fusions() 
 
 
 def test_all_pixels_may_teach_the_svm() -> None:
-    every = dataclasses.replace(SMALL, svm_pixels="all", cells="all", blur="quantized")
+    every = dataclasses.replace(SMALL, svm_pixels="all", cells="all", blur="quantized", blur_sigma_px=4.0)
     head = fitted(every)
     weights = np.array(head.late_fusions["triple"].map_weights)
     parts = {name: [head._single(sample, name) for sample in TRAIN] for name in BANKS}
@@ -138,6 +138,16 @@ def test_networks_of_all_categories_learn_from_all() -> None:
     assert any(
         not torch.equal(a, b) for a, b in zip(head.fusion.parameters(), fitted().fusion.parameters(), strict=True)
     )
+
+
+def test_fusion_networks_learn_from_object_cells_read_as_the_banks_read_them() -> None:
+    every = dataclasses.replace(SMALL, cells="all")
+    whole, learned = read_grid(SAMPLE, every, 6), object_patches(SAMPLE, every)
+    inside = touched_cells(SAMPLE, 6)
+    assert torch.equal(learned.cells, inside) and 0 < int(inside.sum()) < 36
+    for name in ("rgb", "xyz"):
+        assert torch.equal(getattr(learned, name), getattr(whole, name)[inside.flatten()])
+    assert torch.equal(object_patches(SAMPLE, SMALL).xyz, read_patches(SAMPLE, 6).xyz)
 
 
 def test_banks_of_all_patches_have_single_variants_only() -> None:

@@ -189,3 +189,11 @@ def test_a_loss_that_is_not_finite_is_told():
     head = ConvolutionalCFM(small(learning_rate=1e30, num_epochs=20), *dims(samples))
     with pytest.raises(InputError, match="not finite"):
         head.fit(samples, seed=0)
+
+
+def test_the_rim_of_an_object_is_as_bright_as_its_middle(monkeypatch):
+    samples = features(1)
+    head = ConvolutionalCFM(small(), *dims(samples))
+    monkeypatch.setattr("lib.heads.cfm_convolutional.unit_distance", lambda first, _: torch.ones(len(first)))
+    for psi in head.discrepancies(samples[0]):
+        torch.testing.assert_close(psi, samples[0].foreground.float())

@@ -136,3 +136,9 @@ def test_pixel_scales_touch_the_pixel_metrics_and_not_aupro() -> None:
     assert scaled["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), (maps * scales[:, None, None]).ravel()))
     by_defect = evaluate_by_defect(["good", "good", "cut", "cut"], scores, masks, maps, scales)
     assert by_defect["cut"] == scaled
+
+
+def test_a_defect_type_without_a_pixel_is_left_out_and_told(test_set):
+    test_set["gt_masks"][DEFECTS == "stain"] = False
+    with pytest.warns(RuntimeWarning, match="no pixel of stain"):
+        assert list(evaluate_by_defect(DEFECTS.tolist(), **test_set)) == ["hole"]

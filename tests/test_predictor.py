@@ -97,6 +97,8 @@ def test_methods_that_need_more_are_refused() -> None:
     with pytest.raises(InputError, match="needs validation scans"):
         fit_predictor(scans(1), FusionConfig(CFM_TOY, LSFAConfig()), SPEC)
     with pytest.raises(InputError, match="no square grid"):
+        fit_predictor(scans(1), ASTConfig(), SPEC, standardize=False)
+    with pytest.raises(InputError, match="cannot read standardized features"):
         fit_predictor(scans(1), ASTConfig(), SPEC)
 
 

@@ -119,6 +119,10 @@ def test_other_settings_than_the_profiles_are_told(raw: Path, tmp_path: Path) ->
     check_preparation(raw, "dome", PREPARATION_RELEASED)
     with pytest.raises(InputError, match="prepared with another min_border_fraction, plane_sample_size"):
         check_preparation(tmp_path / "copy", "dome", PREPARATION_RELEASED)
+    black = dataclasses.replace(PREPARATION_DEFAULT, rgb_background="black")
+    check_preparation(tmp_path / "copy", "dome", black, later=("rgb_background",))
+    with pytest.raises(InputError, match="prepared with another rgb_background"):
+        check_preparation(tmp_path / "copy", "dome", black)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", ""])

@@ -118,6 +118,9 @@ BAD_PROFILES = [
     ("extractor", "handcrafted", r"extractor of profile made is 'handcrafted'; write a mapping such as {rgb: "),
     ("extractor", {"rgb": "handcrafted"}, r"extractor of profile made lacks xyz; name both sides$"),
     ("methods.cfm.extractor", {"rgb": "a", "xyz": "b", "block": 1}, r"extractor key of method cfm 'block' is unknown"),
+    ("methods.cfm.std_floor", 0, r"std_floor is 0; give a positive number"),
+    ("methods.cfm", {"instance": "CFM_DEMO", "standardize": False, "std_floor": 0.1}, r"std_floor has no effect"),
+    ("methods.cfm", {"instance": "ast.AST_PAPER"}, r"method cfm cannot read standardized features; write sta"),
 ]
 
 

@@ -64,7 +64,7 @@ def test_the_reference_case_is_met_through_files(tmp_path: Path) -> None:
 def test_files_lie_in_the_folder_or_in_the_categorys(tmp_path: Path, place: str) -> None:
     write(tmp_path / place, states(), "cable_gland", "50ep_2bs")
     head = load_released_cfm(tmp_path, "cable_gland")
-    assert head.config == CFMConfig(hidden_dim=HIDDEN, num_epochs=50, batch_size=2)
+    assert head.config == CFMConfig(hidden_dim=HIDDEN, num_epochs=50, batch_size=2, xyz_mean_px=3)
     for theirs, ours in DIRECTIONS.items():
         stored = getattr(head, ours).state_dict()
         assert all(torch.equal(stored[key], value) for key, value in states()[theirs].items())

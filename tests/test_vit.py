@@ -23,7 +23,6 @@ from lib.extractors.vit import (
     create_network,
     full_precision,
     grid_tokens,
-    parameter_bytes,
 )
 from lib.extractors.weight_registry import WEIGHTS
 from lib.grids import resize_rgb
@@ -45,6 +44,10 @@ SHAPES = {
 def extractor(name):
     """A network with random weights and two blocks, made once for all tests that only look at it."""
     return TimmExtractor(name, 2 if RGB_NETWORKS[name].num_blocks else None, weights="random", seed=3)
+
+
+def parameter_bytes(module):
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def images(count=1, seed=0, side=224):

@@ -82,19 +82,24 @@ def closed(mask: np.ndarray, num_rounds: int) -> np.ndarray:
 
 
 def corner_surface(depth: np.ndarray) -> np.ndarray:
-    """(H, W) float64 bilinear surface through the depth at the four corners.
+    """(H, W) float64 bilinear surface through the depth at the four corners of the box that holds all returns.
 
-    A corner without a return takes the depth of the pixel nearest to it that has one [ours]: padding leaves such.
+    The box leaves out the padding, which has none; beyond it the surface is 0. A corner without a return takes the
+    depth of the pixel nearest to it that has one [ours].
 
     Args:
         depth: (H, W) metres, 0 = no return, not all of it.
     """
-    nearest = distance_transform_edt(depth == 0, return_distances=False, return_indices=True)
-    known = depth[tuple(nearest)]
-    down, across = (np.linspace(0, 1, length) for length in depth.shape)
+    rows, columns = (np.flatnonzero((depth != 0).any(axis=axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    nearest = distance_transform_edt(depth[box] == 0, return_distances=False, return_indices=True)
+    known = depth[box][tuple(nearest)]
+    down, across = (np.linspace(0, 1, length) for length in known.shape)
     left = (1 - down) * known[0, 0] + down * known[-1, 0]
     right = (1 - down) * known[0, -1] + down * known[-1, -1]
-    return (1 - across) * left[:, None] + across * right[:, None]
+    surface = np.zeros(depth.shape)
+    surface[box] = (1 - across) * left[:, None] + across * right[:, None]
+    return surface
 
 
 def object_depth(depth: np.ndarray, inside: np.ndarray, config: DepthConfig) -> np.ndarray:

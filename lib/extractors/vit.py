@@ -176,11 +176,6 @@ def renormalization(config: TimmConfig) -> tuple[Tensor, Tensor]:
     return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
 
 
-def parameter_bytes(module: nn.Module) -> int:
-    """Memory that the parameters of a module hold, in bytes."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-
-
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Convolutions on CUDA in float32 within this block; by default cuDNN rounds their input to ten bits (TF32)."""

@@ -51,7 +51,8 @@ def train_adaptors(
         seed: of the first weights, the order of samples and the patches drawn.
         device: where to train.
         progress: show a bar over epochs.
-        setup: how it is computed: the adaptors in its precision, the losses and the banks in float32.
+        setup: how it is computed: the adaptors in its precision, the losses and the banks in float32, whose products
+            "tf32" rounds everywhere.
         checkpoint: where the training's state is kept.
 
     Returns:

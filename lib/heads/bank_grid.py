@@ -5,7 +5,7 @@ Both methods share the code of 3D-ADS. Letters: Q cells, h w cells along each ax
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.config import check_choice
+from lib.errors import InputError
 from lib.features import Features
 from lib.grids import bilinear_resize, quantized_blur
 from lib.heads import Prediction
 from lib.heads.patch_bank import patch_score
 from lib.methods import PatchCoreConfig
-from lib.patches import PatchSet, dense_map, read_patches
+from lib.patches import PatchSet, dense_map, read_patches, touched_cells
+from lib.pixel_mean import axis_means
 
 RELEASED_BLUR_RADIUS_PX = 4  # [released]
 
@@ -43,6 +45,8 @@ class GridBankConfig(PatchCoreConfig):
         super().__post_init__()
         check_choice("cells", self.cells, ("object", "all"))
         check_choice("blur", self.blur, ("gaussian", "quantized"))
+        if self.blur == "quantized" and self.blur_sigma_px != GridBankConfig.blur_sigma_px:
+            raise InputError("blur quantized has a radius of its own; leave blur_sigma_px out")
 
 
 def read_grid(sample: Features, config: GridBankConfig, side: int | None) -> PatchSet:
@@ -60,6 +64,19 @@ def read_grid(sample: Features, config: GridBankConfig, side: int | None) -> Pat
     rows = (rearrange(feature_map, "c h w -> (h w) c") for feature_map in (rgb, pooled_xyz(sample, side)))
     cells = torch.ones(side, side, dtype=torch.bool)
     return PatchSet(*rows, cells, sample.foreground, sample.sample_id)
+
+
+def object_patches(sample: Features, config: GridBankConfig) -> PatchSet:
+    """Patches of a sample's object cells as `read_grid` reads them: what fusion networks learn from.
+
+    Args:
+        sample: tokens and the way from them to pixels.
+        config: reads cells and grid_side.
+    """
+    patch_set = read_grid(sample, config, config.grid_side)
+    cells = touched_cells(sample, len(patch_set.cells))
+    kept = cells[patch_set.cells]
+    return replace(patch_set, rgb=patch_set.rgb[kept], xyz=patch_set.xyz[kept], cells=cells)
 
 
 def pooled_xyz(sample: Features, side: int) -> Tensor:
@@ -84,15 +101,15 @@ def pooled_shares(sample: Features, side: int) -> Tensor:
 
 
 def axis_pooling(length: int, side: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells (n, k) int64 along one axis that hold each of n pixels after both means, and its share (n, k) in them.
+    """Cells (n, k) int64 along one axis that hold each of n pixels after `axis_means`, and its share (n, k) in them.
 
     Args:
         length: of the axis in pixels.
         side: cells along it.
         pixels: (n,) int64 in [0, length).
     """
-    both_means = F.adaptive_avg_pool1d(F.avg_pool1d(torch.eye(length), 3, stride=1), side)
-    shares, cells = both_means.topk(int((both_means > 0).sum(dim=1).max()))
+    means = axis_means(length, side)
+    shares, cells = means.topk(int((means > 0).sum(dim=1).max()))
     return cells[pixels], shares[pixels]
 
 

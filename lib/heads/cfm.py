@@ -21,6 +21,7 @@ from lib.heads.mixed_rows import pixel_rows
 from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
 from lib.methods import CFM_VARIANTS, CFMConfig, Scoring
+from lib.pixel_mean import averaged_xyz
 from lib.training import DEFAULT_SETUP, TrainingSetup, inference_dtype
 
 DIRECTIONS = ("rgb_to_xyz", "xyz_to_rgb")
@@ -138,7 +139,7 @@ class CFM:
         Returns:
             psi_2d, psi_3d: (H, W) float32 in [0, 2], zero off the object.
         """
-        sample = sample.to(self.device)
+        sample = averaged_xyz(sample, self.config.xyz_mean_px).to(self.device)
         rgb, xyz = pixel_rows([sample], [None])
         psi = torch.zeros(2, sample.foreground.numel(), device=self.device)
         dtype = self.rgb_to_xyz.input.weight.dtype
@@ -172,7 +173,7 @@ class CFM:
 
         Args:
             sample: features of one sample.
-            variants: keys of `lib.instances.CFM_VARIANTS`.
+            variants: keys of `lib.methods.CFM_VARIANTS`.
         """
         psi_2d, psi_3d = self.discrepancies(sample)
         return {name: combine(psi_2d, psi_3d, CFM_VARIANTS[name]) for name in variants}

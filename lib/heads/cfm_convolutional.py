@@ -24,6 +24,7 @@ from lib.heads.epochs import Epochs
 from lib.heads.state import State, joined, part_of
 from lib.losses import cosine_distance, unit_distance
 from lib.methods import AGGREGATIONS, CFM_VARIANTS, MethodSettings
+from lib.patches import fill_cells
 from lib.training import DEFAULT_SETUP, TrainingSetup, take_step
 
 POOLINGS = 2  # the side of the maps must divide by 2 to this power
@@ -148,15 +149,15 @@ class ConvolutionalCFM:
     def discrepancies(self, sample: Features) -> tuple[Tensor, Tensor]:
         """psi_2d, psi_3d: (H, W) float32, bilinear between cells, zero off the object (CFM eq. 4)."""
         rgb, xyz, cells = self.maps([sample])
-        psi = torch.zeros(2, *cells.shape, device=self.device)
-        psi[0][cells] = unit_distance(on_cells(self.networks["xyz_to_rgb"](xyz), cells), on_cells(rgb, cells))
-        psi[1][cells] = unit_distance(on_cells(self.networks["rgb_to_xyz"](rgb), cells), on_cells(xyz, cells))
+        of_2d = unit_distance(on_cells(self.networks["xyz_to_rgb"](xyz), cells), on_cells(rgb, cells))
+        of_3d = unit_distance(on_cells(self.networks["rgb_to_xyz"](rgb), cells), on_cells(xyz, cells))
         height, width = sample.foreground.shape
         if height != width:
             raise InputError(
                 f"features of {sample.sample_id}: {height} x {width} pixels; convolutional CFM needs a square"
             )
-        psi_2d, psi_3d = bilinear_resize(psi[:, 0].cpu(), height) * sample.foreground
+        filled = torch.stack([fill_cells(values.cpu(), cells[0].cpu()) for values in (of_2d, of_3d)])
+        psi_2d, psi_3d = bilinear_resize(filled, height) * sample.foreground
         return psi_2d, psi_3d
 
     def predict(self, sample: Features, variants: Sequence[str] = ("product",)) -> dict[str, Prediction]:

@@ -19,6 +19,8 @@ from lib.heads.mapping_networks import MappingMLP
 from lib.heads.mixed_rows import MixedRows, pixel_rows
 from lib.losses import cosine_distance
 from lib.methods import CFMConfig
+from lib.patches import KEPT_TRAINING_BYTES
+from lib.pixel_mean import averaged_xyz
 from lib.reading import ReadOnAccess
 from lib.training import BYTES_PER_GB, GPU_PRESETS, MemoryPreset, TrainingSetup, check_memory, free_gpu_gb, take_step
 
@@ -43,6 +45,7 @@ def train_mappings(
         InputError: the GPU's free memory will not do, or a loss is not finite.
     """
     device = rgb_to_xyz.input.weight.device
+    averaged = averaged_features(features, config.xyz_mean_px)
     generator = torch.Generator().manual_seed(seed)
     networks = nn.ModuleDict({"rgb_to_xyz": rgb_to_xyz, "xyz_to_rgb": xyz_to_rgb})
     initialize(networks, generator)
@@ -50,7 +53,7 @@ def train_mappings(
     num_steps = -(-len(features) // config.batch_size)
     scheduler = make_scheduler(config, optimizer, config.num_epochs * num_steps)
     step = MappingStep(networks, setup, config.task)
-    check_memory("CFM training", memory_needs(features, config, rgb_to_xyz), setup.preset, free_gpu_gb(device))
+    check_memory("CFM training", memory_needs(averaged, config, rgb_to_xyz), setup.preset, free_gpu_gb(device))
     curves = Curves(rgb_to_xyz=[], xyz_to_rgb=[])
     parts = {
         "networks": networks, "optimizer": optimizer, "scheduler": scheduler, "scaler": step.scaler,
@@ -58,7 +61,7 @@ def train_mappings(
     }  # fmt: skip
     epochs = Epochs("CFM epochs", config.num_epochs, parts, checkpoint, progress)
     resident = 0.0 if hasattr(features, "set_epoch") else setup.preset.resident_gb * BYTES_PER_GB
-    on_device = ReadOnAccess(features, lambda sample: sample.to(device), resident)
+    on_device = ReadOnAccess(averaged, lambda sample: sample.to(device), resident)
     with setup.products():
         for epoch in epochs:
             set_epoch(features, epoch)
@@ -70,6 +73,14 @@ def train_mappings(
             add_means(curves, (sums / num_steps).tolist(), epoch)
             epochs.show(curves)
     return dict(curves)
+
+
+def averaged_features(features: Sequence[Features], window_px: int | None) -> Sequence[Features]:
+    """Training samples with averaged 3D features, kept as far as memory allows; see `lib.pixel_mean.averaged_xyz`."""
+    if window_px is None:
+        return features
+    kept_bytes = 0.0 if hasattr(features, "set_epoch") else KEPT_TRAINING_BYTES
+    return ReadOnAccess(features, lambda sample: averaged_xyz(sample, window_px), kept_bytes)
 
 
 def initialize(networks: nn.Module, generator: torch.Generator) -> None:
@@ -178,7 +189,7 @@ def memory_needs(features: Sequence[Features], config: CFMConfig, network: Mappi
     """GB of GPU memory that training takes at most with each memory preset, by its `gpu_gb`.
 
     Args:
-        features: training samples, of which the first stands for all.
+        features: training samples as steps read them, of which the first stands for all.
         config: reads batch_size and pixels_per_image.
         network: one of the two, for its widths.
     """

@@ -119,7 +119,8 @@ def train_fusion(
         seed: of the first weights, the order of samples and the patches drawn.
         device: where to train.
         progress: show a bar over epochs.
-        setup: how it is computed: the two MLPs in its precision, the contrast in float32.
+        setup: how it is computed: the two MLPs in its precision, the contrast in float32, whose products "tf32" rounds
+            everywhere.
         checkpoint: where the training's state is kept.
 
     Raises:

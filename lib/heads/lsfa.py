@@ -50,7 +50,7 @@ def fit_adaptors(
     if (config.scope == "all") != (all_categories is not None):
         raise InputError(f"LSFA: scope is {config.scope!r}; give all_categories for scope 'all' and for it alone")
     by_category = {OWN: features} if all_categories is None else all_categories
-    patch_sets = patches_of(by_category, config.grid_side)
+    patch_sets = patches_of(by_category, lambda sample: read_patches(sample, config.grid_side))
     return train_adaptors(config, patch_sets, seed, device, progress, setup, checkpoint)
 
 

@@ -15,7 +15,7 @@ from lib.config import check_choice, check_positive
 from lib.errors import InputError
 from lib.features import Features
 from lib.heads import Prediction
-from lib.heads.bank_grid import GridBankConfig, bank_prediction, read_grid
+from lib.heads.bank_grid import GridBankConfig, bank_prediction, object_patches, read_grid
 from lib.heads.checkpoints import Checkpoint
 from lib.heads.feature_fusion import FeatureFusion, UFFConfig, train_fusion
 from lib.heads.patch_bank import coreset_bank, coreset_size
@@ -133,7 +133,7 @@ class M3DM:
         if (self.config.scope == "all") != (all_categories is not None):
             raise InputError(f"M3DM: scope is {self.config.scope!r}; give all_categories for scope 'all' and it alone")
         learned_from = {"own": features} if all_categories is None else all_categories
-        patch_sets = patches_of(learned_from, self.config.grid_side)
+        patch_sets = patches_of(learned_from, lambda sample: object_patches(sample, self.config))
         self.fusion, history = train_fusion(self.config.uff, patch_sets, seed, self.device, progress, setup, checkpoint)
         self.statistics = dict.fromkeys(BANKS, AS_IT_IS)
         self.statistics = self._statistics(self._tables(features))

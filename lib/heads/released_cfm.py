@@ -4,8 +4,7 @@ Facts: the released code names a pair `CFM_2Dto3D_<category>_<epochs>ep_<batch>b
 folder for each category; each file is the state dict of three linear layers (input, projection, output), as in
 `MappingMLP`. The authors' README links the files for MVTec 3D-AD (250 epochs, batches of 4).
 
-They were trained on 3D features averaged over 3 x 3 pixels after projection, which `Features` does not do: scores of
-these heads on our features will differ for that reason alone.
+They were trained on 3D features averaged over 3 x 3 pixels after projection, and the heads read such (`xyz_mean_px`).
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def load_released_cfm(
     state = {f"{theirs}.{name}": value for theirs, path in paths.items() for name, value in read_tensors(path).items()}
     rgb_dim, hidden_dim, xyz_dim = stored_dims(state)
     by_rule = hidden_dim == (rgb_dim + xyz_dim) // 2
-    config = CFMConfig(hidden_dim=None if by_rule else hidden_dim, num_epochs=epochs, batch_size=batch)
+    config = CFMConfig(None if by_rule else hidden_dim, num_epochs=epochs, batch_size=batch, xyz_mean_px=3)
     head = CFM(config, rgb_dim, xyz_dim, device)
     load_strictly(ReleasedPair(head), state, " and ".join(map(str, paths.values())))
     return head
