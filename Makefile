@@ -9,6 +9,11 @@ PORT ?= 8000
 CLUSTER ?= profiles/slurm
 ANOMALIB := .venv-anomalib/bin/python
 
+ifdef DATA
+export ANOMALY_DATA_ROOT := $(abspath $(DATA))
+endif
+$(if $(strip $(PROFILE)),,$(error PROFILE is empty; name one of profiles/, or leave it out))
+
 SITE := _build/$(if $(filter-out demo,$(PROFILE)),$(PROFILE)/)html
 
 ifdef PY
@@ -35,7 +40,6 @@ book: $(ENV)  ## run the study and build the site into _build/html (PROFILE=demo
 
 full: $(ENV)  ## the whole book on real data into _build/<profile>/html (PROFILE=mvtec3d, DATA=folder)
 	@$(if $(filter demo,$(PROFILE)),$(error name the real data: make full PROFILE=mvtec3d DATA=folder)) \
-		$(if $(DATA),ANOMALY_DATA_ROOT="$(abspath $(DATA))") \
 		$(PYTHON) data_scripts/study.py --profile $(PROFILE) --cores $(CORES)
 
 cluster: $(ENV)  ## the same on a SLURM cluster (PROFILE=mvtec3d, CLUSTER=profiles/slurm)
@@ -65,8 +69,8 @@ bench-memory: $(ENV)  ## time and memory of LSFA and memory banks at the papers'
 bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench_training.py --device $(DEVICE) $(if $(filter cuda,$(DEVICE)),--samples 240,--samples 4 --batch-size 2)
 
-ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these)
-	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)"
+ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these; MISSING=1: what is not there yet)
+	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)" $(if $(MISSING),--missing)
 
 check-records: $(ENV)  ## recompute N=5 curated experiments drawn at random and compare
 	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)
@@ -85,6 +89,7 @@ pretrain: $(ENV)  ## train the embedded networks again, about half an hour each 
 	@$(PYTHON) data_scripts/pretrain.py xyz
 
 serve: $(ENV)  ## show the built site at localhost, PORT=8000
+	@test -f $(SITE)/index.html || { echo "$(SITE) holds no site; run make $(if $(filter demo,$(PROFILE)),book,full PROFILE=$(PROFILE)) first" >&2; exit 1; }
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
 dist: $(if $(filter demo,$(PROFILE)),book,full)  ## zip the site to dist/book.zip
@@ -93,5 +98,5 @@ dist: $(if $(filter demo,$(PROFILE)),book,full)  ## zip the site to dist/book.zi
 class: $(ENV)  ## notebooks without solutions for a class, into dist/class
 	@$(PYTHON) data_scripts/make_class_notebooks.py --target dist/class
 
-clean:  ## remove all that a run has made; results/ and .venv stay
-	rm -rf _build dist book/chapters runs/$(PROFILE) .snakemake
+clean:  ## remove all that a profile's run has made; results/, dist/class and .venv stay
+	rm -rf $(SITE) dist/book.zip book/chapters runs/$(PROFILE) .snakemake

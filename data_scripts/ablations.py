@@ -51,11 +51,16 @@ def remake_one(profile_name: str, method: str, category: str, seed: int) -> None
 def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) -> None:
     """Compute ablations, some at a time, each in a process of its own with the profile's number of threads.
 
+    One that its data does not allow keeps none of the others back.
+
     Args:
         profile: names the ablations.
         pattern: of the names of methods, as for files.
         only_missing: leave those alone whose records are there and agree with the settings.
         num_jobs: how many at a time.
+
+    Raises:
+        InputError: some could not be computed; the line names them, and the others are there.
     """
     planned = planned_ablations(profile, pattern)
     if only_missing:
@@ -64,13 +69,21 @@ def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) ->
     context = multiprocessing.get_context("spawn")
     once = 1 if profile.device == "cuda" else None  # a process stays on the GPU on which CUDA started
     with ProcessPoolExecutor(num_jobs, mp_context=context, max_tasks_per_child=once) as pool:
-        futures = [pool.submit(remake_one, profile.name, *entry) for entry in planned]
+        futures = {pool.submit(remake_one, profile.name, *entry): entry for entry in planned}
+        refused = {}
         try:
             for future in tqdm(as_completed(futures), desc="ablations", total=len(futures)):
-                future.result()
+                try:
+                    future.result()
+                except InputError as error:
+                    refused[futures[future]] = str(error)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if refused:
+        first = {refused[entry]: " ".join(map(str, entry)) for entry in reversed(planned) if entry in refused}
+        told = "; ".join(f"{entry}: {error}" for error, entry in first.items())
+        raise InputError(f"{len(refused)} ablations could not be computed, the others are there; {told}")
 
 
 def check(profile: Profile, number: int, draw_seed: int | None) -> int:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lib.config import check_choice
 from lib.data import is_prepared
 from lib.dataset_check import CategoryReport, check_category, check_raw_eyecandies
 from lib.datasets import DATASETS, find_dataset
@@ -53,6 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parse_arguments(arguments)
     there = categories_in(chosen.folder)
     known = None if chosen.dataset == OWN else find_dataset(chosen.dataset)
+    for category in chosen.category:
+        check_choice(f"category of {chosen.dataset}", category, tuple(there) if known is None else known.categories)
+    if known is not None and not set(known.categories) & set(there):
+        raise InputError(
+            f"{chosen.folder}: holds none of {', '.join(known.categories)}; there are: {', '.join(there[:10])}; "
+            "give the folder that holds the categories"
+        )
     num_problems = 0
     for category in chosen.category or (there if known is None else known.categories):
         check = checker(chosen.dataset, chosen.folder, category)

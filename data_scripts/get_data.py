@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib.archives import unpack
+from lib.archives import refuse_foreign, unpack
 from lib.config import check_choice
 from lib.datasets import DATASETS, Archive, Dataset, find_dataset
 from lib.downloads import download
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = chosen.archive or chosen.folder / archive.filename
         folders = [chosen.folder / category for category in archive.categories]
         if chosen.archive is None and not all(folder.is_dir() for folder in folders):
+            refuse_foreign(path, chosen.folder, archive.categories)  # before hours of download
             download(archive.urls, path, archive.checksum, progress=progress)
         if path.is_file() or chosen.archive is not None:
             folders = unpack(path, chosen.folder, archive.categories, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ NEEDED = (3, 11)
 
 def main() -> int:
     """Exit status: 0 when the environment is complete, with `.venv/complete` as its stamp."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # there are no options; --help installs nothing
     if sys.version_info < NEEDED:
         version = ".".join(map(str, sys.version_info[:2]))
         advice = "install Python 3.11, or name one: make book BOOTSTRAP=/path/to/python3.11"

@@ -18,7 +18,7 @@ from lib.data import SPLITS, is_prepared, splits_of
 from lib.datasets import DATASETS, find_dataset
 from lib.errors import InputError, run_command_line
 from lib.eyecandies import convert_category
-from lib.prepared_copy import prepare_category
+from lib.prepared_copy import check_preparation, prepare_category
 
 PREPARATIONS = {"default": preparation.PREPARATION_DEFAULT, "released": preparation.PREPARATION_RELEASED}
 OWN = "own"
@@ -50,9 +50,13 @@ def categories_of(dataset: str, source: Path) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Prepare each category that is not there yet and print its folder."""
     chosen = parse_arguments(arguments)
+    if chosen.dataset == "eyecandies" and chosen.preparation != "default":
+        raise InputError(f"--preparation {chosen.preparation}: eyecandies has one of its own; leave it out")
     progress = sys.stderr.isatty()
     for category in chosen.category or categories_of(chosen.dataset, chosen.source):
         if is_prepared(chosen.target, category):
+            if chosen.dataset != "eyecandies":
+                check_preparation(chosen.target, category, PREPARATIONS[chosen.preparation])
             print(f"{chosen.target / category}: prepared before; left as it is")
         elif chosen.dataset == "eyecandies":
             print(convert_category(chosen.source, chosen.target, category, chosen.jobs, progress))
@@ -60,7 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
             config = PREPARATIONS[chosen.preparation]
             splits = splits_of(chosen.source, category) if chosen.dataset == OWN else SPLITS
             print(prepare_category(chosen.source, chosen.target, category, config, chosen.jobs, progress, splits))
-    if chosen.dataset != OWN:
+    if chosen.dataset == OWN:
+        print(f"next: a profile with dataset: own and data_root: {chosen.target.resolve()}; chapter 20 shows one")
+    else:
         print(
             f"next: ANOMALY_DATA_ROOT={chosen.target.resolve()} python data_scripts/results_table.py "
             f"--profile {chosen.dataset}"

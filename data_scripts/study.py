@@ -30,7 +30,7 @@ from lib.cluster import cancel_left_jobs, check_cluster, job_prefix
 from lib.config import project_root
 from lib.errors import InputError, run_command_line
 from lib.gpu_slots import visible_gpus
-from lib.profiles import Profile, load_profile
+from lib.profiles import Profile, data_root, load_profile
 
 RUN_VARIABLE = "STUDY_RUN_ROOT"  # marks every process of a run, so that a later run finds those left over
 EVERYTHING = ("study",)
@@ -42,6 +42,7 @@ FAILED = re.compile(r"^Error in rule ")
 FAILED_LOGS = re.compile(r"^\s+log: (.+?)(?: \(check log|$)")
 SLURM_REASON = re.compile(r"^\s+message: (SLURM.+?)\s*(?:Detailed failure|For further|$)")
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
+IN_FILE = re.compile(r"\bInputError in file ")
 TROUBLE = re.compile(r"\b(WARNING|ERROR|InputError)\b")
 
 
@@ -206,9 +207,14 @@ def log_text(path: Path) -> str:
 
 
 def telling_lines(text: str) -> list[str]:
-    """The lines of a log that name trouble, or its last ones where none does."""
+    """The lines of a log that name trouble, or its last ones where none does.
+
+    Snakemake names the file and line of an error in its own files first, and what the error says in the line after.
+    """
     lines = [line.rstrip() for line in COLOR.sub("", text).splitlines() if line.strip()]
-    return [line for line in lines if TROUBLE.search(line)][:TAIL_LINES] or lines[-TAIL_LINES:]
+    before = ["", *lines[:-1]]
+    telling = [line for line, last in zip(lines, before, strict=True) if TROUBLE.search(line) or IN_FILE.search(last)]
+    return telling[:TAIL_LINES] or lines[-TAIL_LINES:]
 
 
 def main() -> int:
@@ -222,6 +228,7 @@ def main() -> int:
     arguments = parser.parse_args()
     root = project_root()
     profile = load_profile(arguments.profile)  # refuses an unknown or broken one before anything starts
+    data_root(profile)  # and a folder that is not there, or every job would say so
     gpus = gpu_limit(profile, arguments.gpus, on_cluster=arguments.cluster is not None)
     if arguments.cluster:
         check_cluster(arguments.cluster)

@@ -47,14 +47,29 @@ def unpack(archive: Path, folder: Path, expected: Sequence[str], progress: bool 
     with FileLock(folder / f".{archive.name}.lock"):
         there = [target for target in targets.values() if target.exists()]
         if there and _stored(record) != facts:
-            raise InputError(
-                f"{there[0]} is there, and this archive did not put it there; move it away or give another folder: "
-                "nothing is overwritten"
-            )
+            raise _foreign(there[0])
         if len(there) < len(targets):
             _check_space(archive, folder)
             _unpack_missing(archive, folder, targets, record, facts, progress)
     return list(targets.values())
+
+
+def refuse_foreign(archive: Path, folder: Path, expected: Sequence[str]) -> None:
+    """What `unpack` would refuse for folders that are there without it, told before the archive is fetched.
+
+    Args:
+        archive, folder, expected: as for `unpack`; the archive need not be there yet.
+    """
+    there = [folder / name for name in expected if (folder / name).exists()]
+    if there and not (folder / RECORD.format(archive.name)).is_file():
+        raise _foreign(there[0])
+
+
+def _foreign(target: Path) -> InputError:
+    return InputError(
+        f"{target} is there, and this archive did not put it there; move it away or give another folder: "
+        "nothing is overwritten"
+    )
 
 
 def _unpack_missing(

@@ -129,7 +129,7 @@ def _split_folder(root: Path, category: str, split: str) -> Path:
     for parent, name in ((root, category), (root / category, split)):
         if not name or name not in _folders(parent):
             there = _names(_folders(parent))
-            raise InputError(f"{parent / name}: no such folder; beside it: {there}; check data_root and category")
+            raise InputError(f"{parent / name}: no such folder; beside it: {there}; check the folder and the category")
     return root / category / split
 
 

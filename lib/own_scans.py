@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from lib.decoding import check_cloud, read_gt_mask
 from lib.errors import InputError
 from lib.parallel import in_processes
 
+FOLDER_NAME = re.compile(r"\w[\w-]*")
 FAR_M = 10.0  # as far as `lib.decoding` believes a sensor
 
 
@@ -72,11 +75,14 @@ def convert_scans(
 
     Raises:
         InputError: files without a partner, an unreadable or empty scan, a defect outside test, defects without masks,
-            or a folder that is there already.
+            a folder that is there already, or a name that would leave the dataset's folder.
     """
     check_choice("split", split, SPLITS)
     if defect != GOOD and (split != "test" or folders.masks is None):
         raise InputError(f"{defect}: scans with a defect belong into test, and each needs a mask")
+    for name, word in (("part", part), ("defect", defect)):
+        if not FOLDER_NAME.fullmatch(word):
+            raise InputError(f"{name} {word!r} becomes a folder's name; use letters, digits, - and _")
     if not (folders.unit_m > 0 and folders.far_m > 0):
         raise InputError(f"unit {folders.unit_m} m, farthest {folders.far_m} m: give numbers above 0")
     final = Path(target) / part / split / defect
@@ -92,6 +98,9 @@ def convert_scans(
         os.replace(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in (final.parent, final.parent.parent):  # an empty split would count as a faulty one
+            with suppress(OSError):
+                folder.rmdir()
     return final
 
 

@@ -209,6 +209,8 @@ def load_profile(name: str) -> Profile:
     path = project_root() / "profiles" / f"{name}.yaml"
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(raw, dict):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from data_scripts import ablations
 from data_scripts.ablations import planned_ablations
 from lib.errors import InputError
 from lib.profiles import load_profile
@@ -26,3 +29,19 @@ def test_every_ablation_but_that_of_pixels_takes_two_categories_or_more() -> Non
     assert {spec.name for spec in specs if len(spec.categories) < 2} == {
         "cfm_pixels_64", "cfm_pixels_512", "cfm_pixels_all",
     }  # fmt: skip
+
+
+def test_an_ablation_that_its_data_refuses_keeps_none_of_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def remake_one(profile: str, method: str, category: str, seed: int) -> None:
+        if method == "audit_unprepared":
+            raise InputError("give the raw dataset")
+        done.append((method, category, seed))
+
+    monkeypatch.setattr(ablations, "remake_one", remake_one)
+    monkeypatch.setattr(ablations, "ProcessPoolExecutor", lambda num_jobs, **_: ThreadPoolExecutor(num_jobs))
+    demo = load_profile("demo")
+    with pytest.raises(InputError, match=r"^6 ablations .* are there; audit_unprepared cord 0: give the raw dataset$"):
+        ablations.remake(demo, "audit_*", only_missing=False, num_jobs=1)
+    assert done == [entry for entry in planned_ablations(demo, "audit_*") if entry[0] != "audit_unprepared"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lib import archives
-from lib.archives import unpack
+from lib.archives import refuse_foreign, unpack
 from lib.config import project_root
 from lib.errors import InputError
 
@@ -157,3 +157,11 @@ def test_a_kill_in_the_middle_leaves_no_half_category(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "mug").exists()
     unpack(archive, tmp_path / "data", ["mug"])
     assert len(tree(tmp_path / "data")) == 20 and not list((tmp_path / "data").glob("*unpacking"))
+
+
+def test_folders_of_another_origin_are_told_before_the_download(tmp_path: Path) -> None:
+    archive = tmp_path / "later.tar"
+    refuse_foreign(archive, tmp_path / "data", ("bagel", "rope"))
+    (tmp_path / "data" / "bagel").mkdir(parents=True)
+    with pytest.raises(InputError, match="bagel is there, and this archive did not put it there"):
+        refuse_foreign(archive, tmp_path / "data", ("bagel", "rope"))

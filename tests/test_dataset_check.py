@@ -11,9 +11,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from data_scripts import check_data
 from lib.data import list_samples
 from lib.dataset_check import check_category, check_raw_eyecandies
 from lib.datasets import Counts, find_dataset
+from lib.errors import InputError
 from lib.preparation import PREPARATION_DEFAULT
 from lib.prepared_copy import prepare_category
 from tests.fixtures_eyecandies import write_raw_category
@@ -115,3 +117,10 @@ def test_raw_eyecandies_are_checked(tmp_path: Path) -> None:
     found = "\n".join(check_raw_eyecandies(tmp_path, "Confetto", KNOWN_CANDY).problems)
     assert "000_pose.txt: no numbers" in found and "lacks 000_depth.png" in found
     assert "0 samples in validation, the authors count 1" in found
+
+
+def test_a_folder_of_something_else_and_a_wrong_category_are_told_once(root: Path) -> None:
+    with pytest.raises(InputError, match=r"holds none of bagel, .*; there are: "):
+        check_data.main(["mvtec3d", "--folder", str(root)])
+    with pytest.raises(InputError, match="category of mvtec3d 'begel' is unknown"):
+        check_data.main(["mvtec3d", "--folder", str(root), "--category", "begel"])

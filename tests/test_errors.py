@@ -43,6 +43,11 @@ BAD_INPUT = [
         ("mvtec3d", "--folder", "new", "--category", "nope", "--accept-license"),
         "InputError: category of mvtec3d 'nope' is unknown; choose one of bagel, ",
     ),
+    (
+        "prepare_data",
+        ("eyecandies", "--source", "a", "--target", "b", "--preparation", "released"),
+        "InputError: --preparation released: eyecandies has one of its own; leave it out",
+    ),
     ("check_data", ("mvtec3d", "--folder", "nope"), "InputError: nope: no such folder; give the folder that holds the"),
     (
         "prepare_data",
@@ -117,3 +122,22 @@ def test_bad_input_ends_the_process_in_one_line() -> None:
     command = [sys.executable, SCRIPTS / "run_experiment.py", *EXPERIMENT]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout, process.stderr) == (2, "", f"{CATEGORY_LINE}\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("get_data", "mvtec3d", "--accept-license", "--archive", "{file}", "--category", "bagel", "--folder", "{file}"),
+        ("make_class_notebooks", "--target", "{file}"),
+        ("make_synth3d", "--root", "{file}", "--seed", "0"),
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_one_line(command: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    script, *arguments = (word.format(file=file) for word in command)
+    ended = subprocess.run(
+        [sys.executable, SCRIPTS / f"{script}.py", *arguments], cwd=project_root(), capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1 and f"{file}" in ended.stderr and "not a file" in ended.stderr

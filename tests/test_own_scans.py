@@ -52,7 +52,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(folders: ScanFolders, 
     with pytest.raises(InputError, match="2 of 3 scans cannot be used") as caught:
         convert_scans(folders, tmp_path / "own", "mug", "train")
     assert "every pixel is (0, 0, 0)" in str(caught.value) and "s2.png: not a readable image" in str(caught.value)
-    assert [path for path in (tmp_path / "own").rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "own").rglob("*")) == []
 
 
 def test_millimetres_are_told(folders: ScanFolders, tmp_path: Path) -> None:
@@ -84,6 +84,9 @@ def test_wrong_questions_are_refused(folders: ScanFolders, tmp_path: Path) -> No
         convert_scans(dataclasses.replace(folders, masks=tmp_path / "masks"), target, "mug", "train", "stain")
     with pytest.raises(InputError, match="split"):
         convert_scans(folders, target, "mug", "val")
+    for part, defect in (("../mug", "good"), ("", "good"), (".mug", "good"), ("mug", "a/b")):
+        with pytest.raises(InputError, match="becomes a folder's name"):
+            convert_scans(dataclasses.replace(folders, masks=tmp_path / "masks"), target, part, "test", defect)
     with pytest.raises(InputError, match="give numbers above 0"):
         convert_scans(dataclasses.replace(folders, unit_m=0), target, "mug", "train")
     with pytest.raises(InputError, match="no such folder"):

@@ -153,6 +153,8 @@ def test_telling_lines_prefer_named_trouble_to_the_end_of_a_log():
     assert telling_lines("\n".join([*noise[:5], "\x1b[91ma.md:6: WARNING: undefined label\x1b[39;49;00m", *noise])) == [
         "a.md:6: WARNING: undefined label"
     ]
+    own = ["InputError in file \"Snakefile\", line 19:", "method of profile few 'cfm' is unknown; choose one"]
+    assert telling_lines("\n".join([*noise[:5], *own, *noise])) == own
     assert telling_lines("\n".join(noise))[-1] == "line 89"
     assert len(telling_lines("\n".join(noise))) < 30
 

@@ -109,7 +109,7 @@ def get_extractor(spec: ExtractorSpec, device: str = "cpu", precision: str = "fl
     """
     inference_dtype(precision)  # for sides without a network too
     if device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu")
+        raise InputError(f"device {device}: PyTorch finds no CUDA device here; choose cpu (device: cpu in a profile)")
     sides = _rgb_extractor(spec, device, precision), _xyz_extractor(spec, device, precision)
     return Extractor(*sides, spec.interpolation, spec.moved_m)
 
