@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.heads.cfm import CFM
+from lib.heads.mixed_rows import pixel_rows
 from lib.methods import CFMConfig
 from lib.pixel_mean import averaged_xyz, axis_means
 from tests.factories import make_features
@@ -55,6 +56,15 @@ def test_a_head_reads_averaged_features_in_training_and_in_prediction() -> None:
     assert head.fit(samples, seed=0) == reference.fit(averaged, seed=0) != plain.fit(samples, seed=0)
     for found, expected in zip(head.discrepancies(samples[0]), reference.discrepancies(averaged[0]), strict=True):
         assert torch.equal(found, expected)
+
+
+def test_samples_whose_pixels_mix_different_numbers_of_tokens_make_one_batch() -> None:
+    samples = [averaged_xyz(make_features(seed, groups=groups), 3) for seed, groups in ((1, 3), (2, 40))]
+    assert samples[0].neighbors.shape[1] < samples[1].neighbors.shape[1]
+    drawn = [torch.tensor([0, 7, 19]), None]
+    for part, rows in enumerate(pixel_rows(samples, drawn)):
+        alone = [sample.at_pixels(index)[part] for sample, index in zip(samples, drawn, strict=True)]
+        torch.testing.assert_close(rows.read(), torch.cat(alone))
 
 
 def test_features_that_change_from_epoch_to_epoch_are_averaged_each_time() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -68,9 +69,13 @@ def pixel_rows(samples: Sequence[Features], drawn: Sequence[Tensor | None]) -> t
 
 
 def joined(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> MixedRows:
-    """Mixtures of several tables, given as table, rows and shares, over the tables one under the other."""
-    offsets = [0]
-    for table, _, _ in parts:
-        offsets.append(offsets[-1] + len(table))
-    rows = torch.cat([rows + offset for (_, rows, _), offset in zip(parts, offsets[:-1], strict=True)])
-    return MixedRows(torch.cat([table for table, _, _ in parts]), rows, torch.cat([shares for _, _, shares in parts]))
+    """Mixtures of several tables, given as table, rows and shares, over the tables one under the other.
+
+    Where some mix more rows than others, these take shares of 0 in any row.
+    """
+    tables, rows, shares = zip(*parts, strict=True)
+    most = max(mixed.shape[1] for mixed in rows)
+    rows, shares = ([F.pad(part, (0, most - part.shape[1])) for part in column] for column in (rows, shares))
+    offsets = accumulate([0, *map(len, tables[:-1])])
+    moved = [part + offset for part, offset in zip(rows, offsets, strict=True)]
+    return MixedRows(torch.cat(tables), torch.cat(moved), torch.cat(shares))
