@@ -38,8 +38,8 @@ LSFA_PAPER = LSFAConfig()
 # for each class and is not public. Left out of the training: LC over all RGB patches instead of the object's, the clamp
 # at 50 before the root, the rotation term of weight 0.05, half precision. Left out of the banks, which are ours:
 # patches of the background, 3D cells that average its zeros in, one mean and deviation for all features, a blur on
-# 256 gray values. Left out before both: images with a black background (`PREPARATION_BLACK`), RGB tokens repeated on the
-# finer grid.
+# 256 gray values. Left out before both: images with a black background (`PREPARATION_BLACK`), RGB tokens repeated
+# on the finer grid.
 LSFA_RELEASED = LSFAConfig(
     softmax="rows",
     negatives="batch",
