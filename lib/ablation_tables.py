@@ -160,14 +160,19 @@ def change_table(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]])
 
 
 def seed_differences(records: Sequence[Record], reference: Sequence[Record], metric: str) -> tuple[float, str]:
-    """Mean over seeds of a metric's difference, and how many seeds share its sign, as "2 of 3".
+    """Mean over seeds of a metric's difference, and how many seeds share its sign, as "2 of 3"; 0 has none to share."""
+    apart = seed_changes(records, reference, metric)
+    same = int((apart * apart.mean() > 0).sum())
+    return float(apart.mean()), f"{same} of {len(apart)}"
+
+
+def seed_changes(records: Sequence[Record], reference: Sequence[Record], metric: str) -> pd.Series:
+    """A metric's difference by seed, of means over categories.
 
     Each seed is compared with the reference at the same seed, or with the reference's mean where it lacks the seed.
     """
     ours, other = seed_means(records)[metric], seed_means(at_seeds_of(reference, records))[metric]
-    apart = ours - other.reindex(ours.index).fillna(other.mean())
-    same = int((np.sign(apart) == np.sign(apart.mean())).sum())
-    return float(apart.mean()), f"{same} of {len(apart)}"
+    return ours - other.reindex(ours.index).fillna(other.mean())
 
 
 def changed_settings(config: Any, reference: Any) -> str:

@@ -26,17 +26,19 @@ def category_spreads(records: Sequence[Record], metric: str) -> pd.Series:
     return pd.DataFrame(rows).groupby("category", sort=False)["value"].std()
 
 
-def spread_table(groups: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+def spread_table(groups: Mapping[str, Sequence[Record]], metric: str, out_of: int) -> pd.DataFrame:
     """Chance of training in a metric, one row a group.
 
     Columns: "mean"; "std of the mean" over categories; "farthest", the difference of the two seeds that lie farthest
-    apart; "two runs", how far two trainings may lie apart by chance at 95 %, by Student's t, since the standard
-    deviation is of few seeds; "std of a category", the median of the categories, and the largest one with its name;
-    "categories"; "seeds". All standard deviations are over seeds.
+    apart; "two runs", how far the means of two trainings over as many categories as a paper has may lie apart by chance
+    at 95 %; "std of a category", the median of the categories, and the largest one with its name; "categories";
+    "seeds". All standard deviations are over seeds. "two runs" pools the variances of the categories, whose trainings
+    share nothing, and takes Student's t at the pooled degrees of freedom.
 
     Args:
         groups: records of one method and variant each, at two seeds or more, by text.
         metric: "I-AUROC" or "AUPRO@30%".
+        out_of: categories of the paper's mean.
 
     Raises:
         InputError: a group has one seed alone, or lacks a category at some seed.
@@ -44,12 +46,13 @@ def spread_table(groups: Mapping[str, Sequence[Record]], metric: str) -> pd.Data
     rows = {}
     for name, records in groups.items():
         by_seed, by_category = _several_seeds(name, records, metric), category_spreads(records, metric)
-        factor = student.ppf((1 + CONFIDENCE) / 2, len(by_seed) - 1) * np.sqrt(2)  # a difference has twice the variance
+        degrees = (len(by_seed) - 1) * len(by_category)
+        of_difference = np.sqrt(2 * by_category.pow(2).mean() / out_of)
         rows[name] = {
             "mean": by_seed.mean(),
             "std of the mean": by_seed.std(),
             "farthest": by_seed.max() - by_seed.min(),
-            "two runs": factor * by_seed.std(),
+            "two runs": student.ppf((1 + CONFIDENCE) / 2, degrees) * of_difference,
             "std of a category": by_category.median(),
             "largest std": by_category.max(),
             "of": by_category.idxmax(),
@@ -69,7 +72,7 @@ def _several_seeds(name: str, records: Sequence[Record], metric: str) -> pd.Seri
 def improvements_in_bands(
     improvements: pd.DataFrame, printed: float, trained: Mapping[str, float], kind: str
 ) -> pd.DataFrame:
-    """Differences, each with whether it is no larger than what chance of training is known to make.
+    """Differences, each with whether it is no larger than what chance of training may make.
 
     Columns added: "within prints" and "within <kind>"; the second is missing for a paper whose method has no spread.
 

@@ -137,15 +137,15 @@ def test_gain_over_a_reference_with_more_seeds_takes_the_shared_ones() -> None:
 
 def test_seed_differences_count_the_seeds_with_the_sign_of_their_mean() -> None:
     assert ablations.seed_differences(THREE, ONE, "I-AUROC") == (pytest.approx(0.1 / 3), "1 of 3")
-    assert ablations.seed_differences(THREE, THREE, "I-AUROC") == (0.0, "3 of 3")
-    assert ablations.seed_differences(ONE, THREE, "AUPRO@30%") == (pytest.approx(0.0, abs=1e-12), "1 of 1")
+    assert ablations.seed_differences(THREE, THREE, "I-AUROC") == (0.0, "0 of 3")
+    assert ablations.seed_differences(ONE, THREE, "AUPRO@30%") == (pytest.approx(0.0, abs=1e-12), "0 of 1")
     higher = [made_record(r["key"]["category"], r["key"]["seed"], 0.9, 0.4) for r in THREE]
     assert ablations.seed_differences(higher, THREE, "AUPRO@30%") == (pytest.approx(0.5 / 3), "3 of 3")
 
 
 def test_change_table_holds_interval_verdict_and_seeds() -> None:
     table = ablations.change_table({"same": (THREE, THREE), "other": (THREE, ONE)})
-    assert table.loc["same"].tolist() == [0.0, 0.0, 0.0, "no difference shown", "3 of 3", 0.0, "3 of 3"]
+    assert table.loc["same"].tolist() == [0.0, 0.0, 0.0, "no difference shown", "0 of 3", 0.0, "0 of 3"]
     interval = ablations.gain(THREE, ONE)
     assert table.loc["other", ["I-AUROC", "low", "high"]].tolist() == [interval.estimate, interval.low, interval.high]
     assert table.loc["other", "AUPRO@30%"] == pytest.approx(0.1 / 3)

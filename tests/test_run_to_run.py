@@ -30,17 +30,18 @@ def test_spread_of_each_category_by_hand():
 
 
 def test_spread_table_by_hand():
-    row = spread_table({"made": records()}, "I-AUROC").loc["made"]
+    row = spread_table({"made": records()}, "I-AUROC", out_of=5).loc["made"]
     means = [0.85, 0.87, 0.89]  # over categories, by seed
     assert row["mean"] == pytest.approx(0.87) and row["std of the mean"] == pytest.approx(0.02)
     assert row["farthest"] == pytest.approx(max(means) - min(means))
-    assert row["two runs"] == pytest.approx(4.302653 * 2**0.5 * 0.02, rel=1e-5)  # Student's t at two degrees
+    variance = (0.02**2 + 0.034641**2) / 2
+    assert row["two runs"] == pytest.approx(2.776445 * (2 * variance / 5) ** 0.5, rel=1e-4)  # t, four degrees
     assert (row["of"], row["categories"], row["seeds"]) == ("sweet", 2, 3)
 
 
 def test_one_seed_has_no_spread():
     with pytest.raises(InputError, match="give two seeds"):
-        spread_table({"made": records(seeds=1)}, "I-AUROC")
+        spread_table({"made": records(seeds=1)}, "I-AUROC", out_of=5)
 
 
 def test_improvements_are_inside_or_outside_each_band():
