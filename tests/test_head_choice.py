@@ -33,13 +33,15 @@ def test_every_instance_has_its_head(name: str) -> None:
 @pytest.mark.parametrize("config", [*VALIDATED, *ON_ALL, *ALONE])
 def test_heads_get_what_they_learn_from(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def features(*given: Any) -> tuple[str, str]:
-        _, category, split, extractor, progress, standardize, chosen, _ = given
+        _, category, split, extractor, progress, standardize, chosen, _, std_floor = given
         assert (extractor, progress, standardize, chosen) == (HANDCRAFTED, False, "as the method says", None)
+        assert std_floor == 0.5
         return category, split
 
     monkeypatch.setattr(head_choice, "category_features", features)
     profile = type("Study", (), {"categories": ("one", "two")})()
     facts = {"config": config, "extractor": HANDCRAFTED, "standardize": "as the method says", "shots": None}
+    facts["std_floor"] = 0.5
     spec = type("Spec", (), facts)()
     found = further_training_data(profile, spec, "two", progress=False)
     expected = {}

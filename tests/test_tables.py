@@ -123,6 +123,7 @@ def test_settings_table_shows_every_field_as_text() -> None:
     assert table["value"].to_dict() == {
         "hidden_dim": "None", "learning_rate": "0.001", "num_epochs": "7", "batch_size": "4",
         "pixels_per_image": "None", "schedule": "constant", "task": "crossmodal", "network": "mlp",
+        "xyz_mean_px": "None",
     }  # fmt: skip
 
 
