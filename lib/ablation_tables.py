@@ -68,8 +68,8 @@ def curated_records(profile: Profile, spec: MethodSpec, category: str) -> list[d
     return found
 
 
-def seed_means(records: Sequence[Record]) -> pd.DataFrame:
-    """Mean over categories of both metrics, one row a training seed.
+def seed_means(records: Sequence[Record], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Mean over categories of metrics, names of `lib.tables.flat_metrics`, one row a training seed.
 
     Raises:
         InputError: no records, or a category lacks a seed that another has.
@@ -78,7 +78,7 @@ def seed_means(records: Sequence[Record]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if not rows or frame.groupby("seed").size().nunique() != 1 or frame.duplicated(["category", "seed"]).any():
         raise InputError("records: give every category once at every seed, of one method and variant")
-    return frame.groupby("seed")[list(METRICS)].mean()
+    return frame.groupby("seed")[list(metrics)].mean()
 
 
 def ablation_table(groups: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -171,7 +171,8 @@ def seed_changes(records: Sequence[Record], reference: Sequence[Record], metric:
 
     Each seed is compared with the reference at the same seed, or with the reference's mean where it lacks the seed.
     """
-    ours, other = seed_means(records)[metric], seed_means(at_seeds_of(reference, records))[metric]
+    groups = records, at_seeds_of(reference, records)
+    ours, other = (seed_means(group, (metric,))[metric] for group in groups)
     return ours - other.reindex(ours.index).fillna(other.mean())
 
 

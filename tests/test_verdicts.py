@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lib import verdicts
+from lib.ablation_tables import seed_changes
 from lib.bootstrap import Interval
 from lib.errors import InputError
 from lib.metrics import image_auroc
@@ -109,6 +110,11 @@ def test_seeds_that_disagree_show_no_difference():
     assert interval_verdict(intervals, pd.Series([0.2, 0.1]), 0, "I-AUROC", DEMO).status == CONSISTENT
     found = interval_verdict(intervals, pd.Series([0.3, -0.1]), 0, "I-AUROC", DEMO)
     assert found.status == OPEN and "seeds 1 of 2" in found.evidence
+
+
+@pytest.mark.parametrize("metric", sorted({claim.metric for claim in CLAIMS.values() if claim.kind == "better"}))
+def test_every_metric_of_a_claim_has_its_change_at_every_seed(metric):
+    assert len(seed_changes(records(1.0), records(0.0), metric)) == 2
 
 
 def test_one_training_confirms_nothing():
