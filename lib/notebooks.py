@@ -114,7 +114,7 @@ def provenance(profile: Profile) -> pd.DataFrame:
         "dataset": dataset_name(profile),
         **data_rights(profile.dataset),
         "extractor": profile.extractor.slug,
-        "seeds": ", ".join(map(str, profile.seeds)),
+        "seeds, where a method names none": ", ".join(map(str, profile.seeds)),
         "threads per job": profile.threads,
         "processor": cpu_name(),
         "Python": platform.python_version(),

@@ -117,7 +117,7 @@ def test_provenance_names_what_a_number_needs() -> None:
         facts["profile"] == "demo"
         and facts["dataset"] == f"synth3d {SYNTH3D_VERSION}, seed {load_profile('demo').data_seed}"
     )
-    assert facts["seeds"] == "0, 1, 2" and facts["threads per job"] == "1"
+    assert facts["seeds, where a method names none"] == "0, 1, 2" and facts["threads per job"] == "1"
     assert facts.keys() >= {"processor", "Python", "torch", "numpy", "commit", "run at", "extractor"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["run at"])
     assert provenance(study_in("anywhere")).loc["dataset"].item() == "fixture"
