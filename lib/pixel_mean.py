@@ -48,7 +48,7 @@ def averaged_xyz(sample: Features, window_px: int | None) -> Features:
     it, are left out [ours]; the released code keeps them.
 
     Args:
-        sample: on the CPU.
+        sample: on any device; the result is on the same.
         window_px: side of the windows in pixels.
 
     Returns:
@@ -69,8 +69,8 @@ def averaged_xyz(sample: Features, window_px: int | None) -> Features:
         sample,
         xyz_tokens=torch.cat([sample.xyz_tokens, sample.xyz_tokens.new_zeros(1, sample.xyz_tokens.shape[1])]),
         centers=torch.cat([sample.centers, sample.centers.new_zeros(1, 3)]),
-        neighbors=torch.from_numpy(neighbors),
-        weights=torch.from_numpy(weights),
+        neighbors=torch.from_numpy(neighbors).to(sample.neighbors.device),
+        weights=torch.from_numpy(weights).to(sample.weights.device),
     )
 
 
@@ -79,8 +79,8 @@ def token_shares(sample: Features, window_px: int) -> csr_array:
     num_pixels, num_neighbors = sample.neighbors.shape
     ends = np.arange(num_pixels + 1) * num_neighbors
     shape = num_pixels, len(sample.xyz_tokens)
-    own = csr_array((sample.weights.numpy().ravel(), sample.neighbors.numpy().ravel(), ends), shape=shape)
-    pixels = sample.pixel_index.numpy()
+    weights, neighbors, pixels = (t.cpu().numpy() for t in (sample.weights, sample.neighbors, sample.pixel_index))
+    own = csr_array((weights.ravel(), neighbors.ravel(), ends), shape=shape)
     mixed = csr_array(image_means(*sample.foreground.shape, window_px)[pixels][:, pixels] @ own)
     mixed.data[mixed.data < LEAST_SHARE] = 0
     mixed.eliminate_zeros()

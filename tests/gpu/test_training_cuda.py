@@ -13,6 +13,7 @@ from lib.errors import InputError
 from lib.heads import build_head
 from lib.heads.checkpoints import Checkpoint
 from lib.heads.epochs import Epochs
+from lib.pixel_mean import averaged_xyz
 from lib.training import GPU_PRESETS, TrainingSetup, choose_precision, choose_preset
 from tests.factories import make_features
 from tests.test_training import HELD_OUT, NORMAL, TRAINED
@@ -86,3 +87,10 @@ def test_a_training_that_will_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch
     sample = make_features(seed=0, height=224, width=224)
     with pytest.raises(InputError, match="CFM training needs about"):
         build_head(TRAINED["cfm"], 3, 5, "cuda").fit([sample], 0, setup=ON_GPU)
+
+
+def test_features_on_the_gpu_are_averaged_as_on_the_processor() -> None:
+    sample = make_features(seed=1)
+    expected, found = averaged_xyz(sample, 3), averaged_xyz(sample.to("cuda"), 3)
+    assert all(tensor.device.type == "cuda" for tensor in found.tensors.values())
+    assert torch.equal(found.neighbors.cpu(), expected.neighbors) and torch.equal(found.weights.cpu(), expected.weights)
