@@ -297,6 +297,8 @@ class AdaptedConfig(MethodSettings):
         head: settings of the head.
         adaptors: settings of the adaptors; None = the frozen features read by the same cells, for comparison.
         grid_side: cells along each axis; the same as that of `adaptors`.
+        std_floor: of the deviations that the features the head reads are divided by, as for
+            `lib.features.Standardizer.fit`; None = no floor.
     """
 
     head_class = "lib.heads.adapted:AdaptedHead"
@@ -305,8 +307,10 @@ class AdaptedConfig(MethodSettings):
     head: MethodSettings
     adaptors: AdaptorConfig | None
     grid_side: int | None
+    std_floor: float | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
+        check_positive(self, ("std_floor",))
         if self.adaptors is not None and self.adaptors.grid_side != self.grid_side:
             raise InputError(f"grid_side is {self.grid_side}, that of adaptors {self.adaptors.grid_side}; set both")
 

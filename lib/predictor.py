@@ -148,6 +148,7 @@ def fit_predictor(
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
+    std_floor: float | None = None,
 ) -> Predictor:
     """A predictor fitted to good scans; it has no threshold yet.
 
@@ -161,6 +162,7 @@ def fit_predictor(
         seed: of the fit.
         device: where networks work.
         progress: show bars.
+        std_floor: as for `lib.features.Standardizer.fit`.
 
     Raises:
         InputError: no scans, an unknown variant, or a method that needs more than good scans of this part.
@@ -175,7 +177,7 @@ def fit_predictor(
         raise InputError(f"{type(config).__name__} cannot read standardized features; give standardize=False")
     unfitted = Predictor(None, variant, spec, preparation, None, None, device)
     features = [unfitted._features(scan) for scan in good]
-    standardizer = Standardizer.fit(features) if standardize else None
+    standardizer = Standardizer.fit(features, std_floor) if standardize else None
     features = features if standardizer is None else [standardizer.apply(sample) for sample in features]
     head = build_head(config, unfitted.extractor.rgb_dim, unfitted.extractor.xyz_dim, device)
     head.fit(features, seed, progress, **({"setup": device_setup(device)} if config.trains else {}))

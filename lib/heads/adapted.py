@@ -63,7 +63,7 @@ class AdaptedHead:
             )  # fmt: skip
         self.standardizer = None
         read = [self.adapted(sample) for sample in features]
-        self.standardizer = Standardizer.fit(read)
+        self.standardizer = Standardizer.fit(read, self.config.std_floor)
         standardized = [self.standardizer.apply(sample) for sample in read]
         how = how_to_train(self.config.head, setup, checkpoint, "head")
         return history | self.head.fit(standardized, seed, progress, **how)

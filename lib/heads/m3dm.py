@@ -21,7 +21,7 @@ from lib.heads.feature_fusion import FeatureFusion, UFFConfig, train_fusion
 from lib.heads.patch_bank import coreset_bank, coreset_size
 from lib.heads.score_fusion import OneClassFusion
 from lib.heads.state import State, joined, part_of
-from lib.instances import LSFA_DEMO
+from lib.instances import BANK_STD_FLOOR, LSFA_DEMO
 from lib.methods import AdaptedConfig
 from lib.patches import PatchSet, patches_of
 from lib.reading import ReadOnAccess
@@ -92,8 +92,8 @@ M3DM_DEMO = M3DMConfig(
     reweight_rows=None,
     uff=UFFConfig(patches_per_image=128, num_epochs=20, batch_size=4, accumulate=1, scope="category"),
 )
-M3DM_ON_CELLS = AdaptedConfig(M3DM_DEMO, None, M3DM_DEMO.grid_side)
-M3DM_ON_LSFA = AdaptedConfig(M3DM_DEMO, LSFA_DEMO.adaptors, M3DM_DEMO.grid_side)
+M3DM_ON_CELLS = AdaptedConfig(M3DM_DEMO, None, M3DM_DEMO.grid_side, BANK_STD_FLOOR)
+M3DM_ON_LSFA = AdaptedConfig(M3DM_DEMO, LSFA_DEMO.adaptors, M3DM_DEMO.grid_side, BANK_STD_FLOOR)
 
 
 class M3DM:
