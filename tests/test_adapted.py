@@ -36,15 +36,20 @@ HELD_OUT = (10, 11, 12)
 INNER = [CFMConfig(hidden_dim=4, num_epochs=2, batch_size=2), NearestNeighborConfig(bank_rows=40, blur_sigma_px=1.0)]
 
 
-def fitted(inner: Any, adaptors: LSFAConfig | None, seed: int = 0) -> tuple[AdaptedHead, dict[str, list[float]]]:
-    head = AdaptedHead(AdaptedConfig(inner, adaptors, grid_side=7), RGB_DIM, XYZ_DIM)
+def fitted(
+    inner: Any, adaptors: LSFAConfig | None, seed: int = 0, std_floor: float | None = None
+) -> tuple[AdaptedHead, dict[str, list[float]]]:
+    head = AdaptedHead(AdaptedConfig(inner, adaptors, 7, std_floor), RGB_DIM, XYZ_DIM)
     return head, head.fit(normal(range(4)), seed)
 
 
+@pytest.mark.parametrize("std_floor", [None, 1.2])
 @pytest.mark.parametrize("adaptors", [None, ADAPTORS], ids=["frozen", "adapted"])
 @pytest.mark.parametrize("inner", INNER, ids=["cfm", "nearest"])
-def test_is_the_inner_head_on_standardized_cells(inner: Any, adaptors: LSFAConfig | None) -> None:
-    head, history = fitted(inner, adaptors, seed=3)
+def test_is_the_inner_head_on_standardized_cells(
+    inner: Any, adaptors: LSFAConfig | None, std_floor: float | None
+) -> None:
+    head, history = fitted(inner, adaptors, 3, std_floor)
     trained, expected_history = None, {}
     if adaptors is not None:
         trained, expected_history = fit_adaptors(adaptors, normal(range(4)), 3, "cpu", False, None)
@@ -53,7 +58,7 @@ def test_is_the_inner_head_on_standardized_cells(inner: Any, adaptors: LSFAConfi
         patch_set = read_patches(sample, 7)
         return to_features(patch_set if trained is None else trained.adapt(patch_set), sample)
 
-    standardizer = Standardizer.fit([cells_of(sample) for sample in normal(range(4))])
+    standardizer = Standardizer.fit([cells_of(sample) for sample in normal(range(4))], std_floor)
     plain = build_head(inner, RGB_DIM, XYZ_DIM)
     expected_history |= plain.fit([standardizer.apply(cells_of(sample)) for sample in normal(range(4))], seed=3)
     assert history == expected_history
@@ -114,9 +119,11 @@ def test_adaptors_of_all_categories_are_passed_on() -> None:
     assert all(torch.equal(a, b) for a, b in zip(head.adaptors.parameters(), expected.parameters(), strict=True))
 
 
-def test_both_read_the_same_cells() -> None:
+def test_settings_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(InputError, match="grid_side is 9, that of adaptors 7; set both"):
         AdaptedConfig(INNER[0], ADAPTORS, grid_side=9)
+    with pytest.raises(InputError, match="std_floor is 0; give a positive number"):
+        AdaptedConfig(INNER[0], ADAPTORS, grid_side=7, std_floor=0)
 
 
 @pytest.fixture(scope="module", params=[BANKS, ADAPTORS], ids=["patchcore", "lsfa"])

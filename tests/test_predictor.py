@@ -59,6 +59,15 @@ def test_the_map_points_at_defects_on_the_cameras_own_pixels() -> None:
         assert found[scene.gt_mask].mean() > 2.5 * found[scene.dome & ~scene.gt_mask].mean()
 
 
+def test_deviations_have_the_floor_that_is_asked_for() -> None:
+    plain, floored = (
+        fit_predictor(scans(3), NearestNeighborConfig(bank_rows=50), SPEC, std_floor=floor).standardizer
+        for floor in (None, 1.0)
+    )
+    assert torch.equal(floored.xyz_std, plain.xyz_std.clamp(min=float(plain.xyz_std.median())))
+    assert not torch.equal(floored.rgb_std, plain.rgb_std)
+
+
 @pytest.mark.parametrize("config", [CFM_TOY, NearestNeighborConfig(bank_rows=50)], ids=["cfm", "nn"])
 @pytest.mark.parametrize("standardize", [True, False])
 def test_a_loaded_predictor_says_the_same(tmp_path: Path, config, standardize: bool) -> None:

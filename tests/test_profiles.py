@@ -13,8 +13,9 @@ import yaml
 from lib import profiles
 from lib.config import ExtractorSpec, project_root
 from lib.errors import InputError
-from lib.instances import BLIND, CFM_DEMO
-from lib.methods import CFM_VARIANTS
+from lib.heads.m3dm import M3DMConfig
+from lib.instances import BANK_STD_FLOOR, BLIND, CFM_DEMO
+from lib.methods import CFM_VARIANTS, CFMConfig, NearestNeighborConfig, PatchCoreConfig
 from lib.profiles import Profile, data_root, load_profile, parse_profile
 from tests.fixture_study import study_in
 
@@ -64,6 +65,14 @@ def test_demo_profile() -> None:
     assert demo.method("cfm_pixels_all").config == dataclasses.replace(CFM_DEMO, pixels_per_image=None)
     assert {name for name, spec in demo.methods.items() if spec.ablation} >= {"cfm_pixels_64", "cfm_pixels_all"}
     assert demo.work_dir == project_root() / "runs" / "demo"
+
+
+def test_demo_gives_banks_of_hand_crafted_features_a_floor_and_cfm_none() -> None:
+    asked = {name: spec for name, spec in load_profile("demo").methods.items() if "floor" not in name}
+    plain = [s for s in asked.values() if (s.extractor.rgb, s.extractor.xyz) == ("handcrafted",) * 2 and s.standardize]
+    banks = [s for s in plain if isinstance(s.config, NearestNeighborConfig | PatchCoreConfig | M3DMConfig)]
+    assert len(banks) > 20 and {spec.std_floor for spec in banks} == {BANK_STD_FLOOR}
+    assert {spec.std_floor for spec in plain if isinstance(spec.config, CFMConfig)} == {None}
 
 
 def test_methods_take_what_they_do_not_name_from_the_profile() -> None:
