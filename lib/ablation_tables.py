@@ -152,9 +152,9 @@ def change_table(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]])
             "low": interval.low,
             "high": interval.high,
             "verdict": verdict(interval),
-            "seeds": seed_differences(records, reference, "I-AUROC")[1],
+            "same sign": seed_differences(records, reference, "I-AUROC")[1],
             "AUPRO@30%": aupro,
-            "seeds, AUPRO": aupro_signs,
+            "same sign, AUPRO": aupro_signs,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
