@@ -172,7 +172,7 @@ for spec in BASIC:
         params:
             method=spec.name,
             settings=str([
-                spec.config, spec.ablation, spec.standardize, spec.shots, spec.draw, spec.recompute,
+                spec.config, spec.ablation, spec.standardize, spec.std_floor, spec.shots, spec.draw, spec.recompute,
                 PROFILE.threads, PROFILE.device, PROFILE.precision,
             ]),
         threads: PROFILE.threads

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ from data_scripts import pack_site, run_notebook
 from data_scripts.study import Failure, Progress, explain_failure, snakemake_command, study_lock, telling_lines
 from lib.config import project_root
 from lib.errors import InputError
+from lib.profiles import MethodSpec
 from lib.sources import imported_modules, source_closure
 
 ROOT = project_root()
@@ -186,6 +189,13 @@ def test_workflow_is_whole_without_running_it(profile, site):
     assembled = "assemble_book.py --profile eyecandies --target runs/eyecandies/book" in process.stdout
     assert assembled == (profile != "demo")
     assert ("--example category CandyCane" in process.stdout) == assembled
+
+
+def test_every_setting_that_moves_a_methods_numbers_reruns_its_experiments():
+    told = (ROOT / "Snakefile").read_text().partition("settings=str([")[2].partition("])")[0]
+    places = {"name", "categories", "seeds", "variants", "extractor"}  # they are in the job's inputs and outputs
+    fields = {field.name for field in dataclasses.fields(MethodSpec)}
+    assert set(re.findall(r"spec\.(\w+)", told)) == fields - places
 
 
 def test_imports_are_read_from_scripts_and_notebooks(tmp_path):
