@@ -62,6 +62,10 @@ def image_grid(
     for j in limits:
         place = axes[-1, j].inset_axes((0.06, -0.1, 0.88, 0.045))
         bar = figure.colorbar(axes[0, j].images[0], cax=place, orientation="horizontal")
+        ends = axes[0, j].images[0].get_clim()
+        bar.set_ticks(ends, labels=[f"{end:.3g}" for end in ends])  # more labels would touch
+        for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+            label.set_horizontalalignment(side)
         bar.ax.tick_params(labelsize=7)
         bar.outline.set_visible(False)
     return figure
