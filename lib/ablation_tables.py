@@ -152,9 +152,9 @@ def change_table(pairs: Mapping[str, tuple[Sequence[Record], Sequence[Record]]])
             "low": interval.low,
             "high": interval.high,
             "verdict": verdict(interval),
-            "same sign": seed_differences(records, reference, "I-AUROC")[1],
+            "agree": seed_differences(records, reference, "I-AUROC")[1],
             "AUPRO@30%": aupro,
-            "same sign, AUPRO": aupro_signs,
+            "agree, AUPRO": aupro_signs,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
