@@ -165,7 +165,8 @@ def fit_predictor(
         std_floor: as for `lib.features.Standardizer.fit`.
 
     Raises:
-        InputError: no scans, an unknown variant, or a method that needs more than good scans of this part.
+        InputError: no scans, an unknown variant, a method that needs more than good scans of this part, or settings
+            that do not go together.
     """
     if not good:
         raise InputError("fit_predictor: no scans of good parts given; 20 are a start")
@@ -175,6 +176,8 @@ def fit_predictor(
         raise InputError(f"{type(config).__name__} needs validation scans to weigh its parts; choose another method")
     if standardize and config.needs_raw:
         raise InputError(f"{type(config).__name__} cannot read standardized features; give standardize=False")
+    if std_floor is not None and not standardize:
+        raise InputError("std_floor has no effect without standardize; leave one of them out")
     unfitted = Predictor(None, variant, spec, preparation, None, None, device)
     features = [unfitted._features(scan) for scan in good]
     standardizer = Standardizer.fit(features, std_floor) if standardize else None
