@@ -187,10 +187,8 @@ def write_arrays(folder: Path, stem: str, arrays: PreparedArrays) -> dict[str, s
     """SHA-256 by kind of the files written: rgb and gt as PNG, xyz and depth as float32 TIFF in metres."""
     images = {"rgb": arrays.rgb} | ({} if arrays.gt is None else {"gt": arrays.gt.astype(np.uint8) * 255})
     hashes = {}
-    for kind in ("rgb", "gt", "xyz", "depth"):
+    for kind in (*images, "xyz", "depth"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    if arrays.gt is None:
-        (folder / "gt").rmdir()
     for kind, pixels in images.items():
         Image.fromarray(pixels).save(path := folder / kind / f"{stem}.png")
         hashes[kind] = file_sha256(path)

@@ -15,7 +15,16 @@ from lib.config import stored_settings
 from lib.data import SPLITS, category_manifest, is_prepared, list_samples, read_sample
 from lib.errors import InputError
 from lib.preparation import PREPARATION_DEFAULT, PREPARATION_RELEASED, PREPARATION_SEED, prepare_sample
-from lib.prepared_copy import SHEET, SHEET_CELL_PX, changed_files, check_preparation, gray_depth, prepare_category
+from lib.prepared_copy import (
+    SHEET,
+    SHEET_CELL_PX,
+    PreparedArrays,
+    changed_files,
+    check_preparation,
+    gray_depth,
+    prepare_category,
+    write_arrays,
+)
 from tests.fixtures_mvtec import write_category
 
 
@@ -43,6 +52,15 @@ def test_samples_are_those_of_the_raw_data_bit_for_bit(raw: Path, tmp_path: Path
                 a, b = getattr(expected, field.name), getattr(found, field.name)
                 same = torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b)
                 assert same, field.name
+
+
+def test_a_good_sample_needs_no_folder_of_masks(tmp_path: Path) -> None:
+    """Another process may be writing beside it: a folder made and removed again would vanish under that one's hands."""
+    in_the_way = tmp_path / "gt"
+    in_the_way.touch()
+    arrays = PreparedArrays(np.zeros((5, 5, 3), np.uint8), np.zeros((5, 5, 3), np.float32), np.zeros((5, 5)), None)
+    assert write_arrays(tmp_path, "000", arrays).keys() == {"rgb", "xyz", "depth"}
+    assert in_the_way.exists()
 
 
 def test_the_manifest_names_settings_and_every_hash(raw: Path, tmp_path: Path) -> None:
