@@ -59,7 +59,7 @@ bench: $(ENV)  ## speed beside other programs, as a table of ratios (THREADS=2; 
 anomalib: .venv-anomalib/complete  ## install anomalib into an environment of its own, for make bench
 
 .venv-anomalib/complete: benchmarks/anomalib.txt
-	@$(or $(BOOTSTRAP),$(error no python3 found; install Python 3.11)) -m venv .venv-anomalib
+	@$(or $(BOOTSTRAP),$(error no python3 found; install Python 3.11)) -m venv --clear .venv-anomalib
 	@$(ANOMALIB) -m pip --disable-pip-version-check install --quiet -r benchmarks/anomalib.txt
 	@touch $@
 
@@ -69,8 +69,8 @@ bench-memory: $(ENV)  ## time and memory of LSFA and memory banks at the papers'
 bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench_training.py --device $(DEVICE) $(if $(filter cuda,$(DEVICE)),--samples 240,--samples 4 --batch-size 2)
 
-ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these; MISSING=1: what is not there yet)
-	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)" $(if $(MISSING),--missing)
+ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these; MISSING=1: what is not there yet; STALE=1: and what other code made)
+	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)" $(if $(MISSING),--missing) $(if $(STALE),--stale)
 
 check-records: $(ENV)  ## recompute N=5 curated experiments drawn at random and compare
 	@$(PYTHON) data_scripts/ablations.py check --profile $(PROFILE) --number $(NUMBER)
@@ -99,4 +99,4 @@ class: $(ENV)  ## notebooks without solutions for a class, into dist/class
 	@$(PYTHON) data_scripts/make_class_notebooks.py --target dist/class
 
 clean:  ## remove all that a profile's run has made; results/, dist/class and .venv stay
-	rm -rf $(SITE) dist/book.zip book/chapters runs/$(PROFILE) .snakemake
+	rm -rf $(SITE) runs/$(PROFILE) $(if $(filter demo,$(PROFILE)),dist/book.zip book/chapters .snakemake)

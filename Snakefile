@@ -63,7 +63,8 @@ def results_digest(*folders):
     As inputs these files would be looked up, all of them, each time that Snakemake looks for a job.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in (ROOT / "results" / folder).rglob("*.json")):
+    found = (path for folder in folders for path in (ROOT / "results" / folder).rglob("*.json"))
+    for path in sorted(path for path in found if not path.name.startswith(".")):  # a dot: being written
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 python data_scripts/ablations.py remake                                 # results/<profile>/ is written anew
 python data_scripts/ablations.py remake --names "lsfa*" --missing       # only what is not there yet
+python data_scripts/ablations.py remake --stale                         # only what other code made: an interrupted run
 python data_scripts/ablations.py check --number 5                       # five experiments drawn at random must agree
 """
 
@@ -17,12 +18,15 @@ from fnmatch import fnmatch
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.config import project_root
 from lib.errors import InputError, run_command_line
 from lib.experiment import is_curated, recompute, results_root
 from lib.gpu_slots import own_gpu
+from lib.parallel import end_with_parent
 from lib.profiles import Profile, load_profile
 from lib.record_check import check_experiment
 from lib.records import record_path, write_record
+from lib.runtime import git_commit
 
 
 def planned_ablations(profile: Profile, pattern: str = "*") -> list[tuple[str, str, int]]:
@@ -48,7 +52,20 @@ def remake_one(profile_name: str, method: str, category: str, seed: int) -> None
             write_record(record_path(results_root(profile), method, category, variant, seed), record)
 
 
-def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) -> None:
+def start_worker() -> None:
+    """Prepare a process: it ends with its parent, and its records name the commit whose code it has loaded."""
+    end_with_parent()
+    git_commit(project_root())
+
+
+def left_to_do(profile: Profile, planned: list[tuple[str, str, int]], only: str) -> list[tuple[str, str, int]]:
+    """Experiments to remake: "all", those "missing" in `results/`, or the "stale" ones, missing or of other code."""
+    if only == "all":
+        return planned
+    return [entry for entry in planned if not is_curated(profile, *entry, by_this_code=only == "stale")]
+
+
+def remake(profile: Profile, pattern: str, only: str, num_jobs: int) -> None:
     """Compute ablations, some at a time, each in a process of its own with the profile's number of threads.
 
     One that its data does not allow keeps none of the others back.
@@ -56,19 +73,17 @@ def remake(profile: Profile, pattern: str, only_missing: bool, num_jobs: int) ->
     Args:
         profile: names the ablations.
         pattern: of the names of methods, as for files.
-        only_missing: leave those alone whose records are there and agree with the settings.
+        only: which of them; see `left_to_do`.
         num_jobs: how many at a time.
 
     Raises:
         InputError: some could not be computed; the line names them, and the others are there.
     """
-    planned = planned_ablations(profile, pattern)
-    if only_missing:
-        planned = [entry for entry in planned if not is_curated(profile, *entry)]
+    planned = left_to_do(profile, planned_ablations(profile, pattern), only)
     os.environ["OMP_NUM_THREADS"] = str(profile.threads)  # read by the processes that start now
     context = multiprocessing.get_context("spawn")
     once = 1 if profile.device == "cuda" else None  # a process stays on the GPU on which CUDA started
-    with ProcessPoolExecutor(num_jobs, mp_context=context, max_tasks_per_child=once) as pool:
+    with ProcessPoolExecutor(num_jobs, context, start_worker, max_tasks_per_child=once) as pool:
         futures = {pool.submit(remake_one, profile.name, *entry): entry for entry in planned}
         refused = {}
         try:
@@ -107,7 +122,9 @@ def main() -> int:
     parser.add_argument("action", choices=("remake", "check"))
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--names", default="*", help="pattern of the methods to remake")
-    parser.add_argument("--missing", action="store_true", help="remake only what is not there or has other settings")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--missing", action="store_true", help="remake only what is not there or has other settings")
+    which.add_argument("--stale", action="store_true", help="also what other code, data or versions made")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="experiments at a time")
     parser.add_argument("--number", type=int, default=5)
     parser.add_argument("--draw-seed", type=int, default=None)
@@ -118,7 +135,8 @@ def main() -> int:
         raise InputError(f"--jobs {arguments.jobs} would compute nothing; give 1 or more")
     profile = load_profile(arguments.profile)
     if arguments.action == "remake":
-        remake(profile, arguments.names, arguments.missing, arguments.jobs)
+        only = "missing" if arguments.missing else "stale" if arguments.stale else "all"
+        remake(profile, arguments.names, only, arguments.jobs)
         return 0
     return 1 if check(profile, arguments.number, arguments.draw_seed) else 0
 

@@ -19,6 +19,7 @@ from scipy.ndimage import distance_transform_edt, zoom
 from sklearn.metrics import roc_auc_score
 
 from lib.errors import InputError, run_command_line
+from lib.parallel import end_with_parent
 from lib.runtime import atomic_path, seeded_generator
 from lib.synth3d import CATEGORIES, DEFECTS, SYNTH3D_VERSION, Counts, render_sample, sample_keys
 
@@ -159,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     check_seeds(chosen.seeds)
     jobs = list(product(chosen.category, chosen.seeds))
-    with ProcessPoolExecutor(max(1, chosen.workers), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, chosen.workers), get_context("spawn"), end_with_parent) as pool:
         measured = list(pool.map(measure, *zip(*jobs, strict=True)))
     record = {"synth3d_version": SYNTH3D_VERSION, "seeds": chosen.seeds, "summary": summarize(measured)}
     with atomic_path(chosen.output) as path:

@@ -45,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Convert one folder of scans and print where they are."""
     chosen = parse_arguments(arguments)
     intrinsics = None if chosen.intrinsics is None else read_intrinsics(chosen.intrinsics)
-    folders = ScanFolders(
-        chosen.color, chosen.scans, chosen.kind, chosen.masks, intrinsics, chosen.unit, chosen.far
-    )
+    folders = ScanFolders(chosen.color, chosen.scans, chosen.kind, chosen.masks, intrinsics, chosen.unit, chosen.far)
     show = sys.stderr.isatty()
     print(convert_scans(folders, chosen.target, chosen.part, chosen.split, chosen.defect, chosen.jobs, show))
     print(f"next: python data_scripts/check_data.py own --folder {chosen.target}")

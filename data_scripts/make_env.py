@@ -6,11 +6,33 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".venv"
+SETTINGS = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
 NEEDED = (3, 11)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Block that one process of this checkout at a time runs, where the system has POSIX locks."""
+    with (ROOT / ".venv.lock").open("w") as lock:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system, however the process ends
+        yield
+
+
+def is_complete() -> bool:
+    """True when the environment has been set up since its settings changed."""
+    stamp = FOLDER / "complete"
+    return stamp.is_file() and all(stamp.stat().st_mtime >= path.stat().st_mtime for path in SETTINGS)
 
 
 def main() -> int:
@@ -21,6 +43,12 @@ def main() -> int:
         advice = "install Python 3.11, or name one: make book BOOTSTRAP=/path/to/python3.11"
         print(f"Python {version} ({sys.executable}) is too old: {advice}", file=sys.stderr)
         return 1
+    with alone():  # two first commands at once: the second finds what the first has made
+        return 0 if is_complete() else install()
+
+
+def install() -> int:
+    """Exit status of setting the environment up anew."""
     unfinished = FOLDER / "unfinished"
     if unfinished.exists():  # a killed pip can leave a package that looks installed and is not whole
         shutil.rmtree(str(FOLDER))

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from lib.errors import run_command_line
+from lib.parallel import in_processes
 from lib.synth3d import CATEGORIES, write_category
 
 
@@ -30,10 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Write every category and print its manifest; `InputError` for an unknown category or a negative seed."""
     chosen = parse_arguments(arguments)
     write = partial(write_category, chosen.root, seed=chosen.seed, progress=sys.stderr.isatty())
-    workers = max(1, min(chosen.workers, len(chosen.category)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for manifest in pool.map(write, chosen.category):
-            print(manifest)
+    for manifest in in_processes(write, chosen.category, chosen.workers, "synth3d"):
+        print(manifest)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from lib.profiles import Profile, data_root, load_profile
 
 RUN_VARIABLE = "STUDY_RUN_ROOT"  # marks every process of a run, so that a later run finds those left over
 EVERYTHING = ("study",)
+STOPPED_WITHIN_S = 30
 TAIL_LINES = 20
 TOTAL = re.compile(r"^total\s+(\d+)")
 IDLE = re.compile(r"^study\s+1$")  # the rule that only names all results is no work
@@ -64,12 +65,15 @@ def study_lock(root: Path) -> Iterator[None]:
 
 def stop_leftovers(root: Path) -> None:
     """Stop jobs whose run was killed: they would write beside the new run. Call this while holding the lock."""
-    leftovers = [process for process in psutil.process_iter() if is_of_run(process, root)]
-    if leftovers:
+    while leftovers := [process for process in psutil.process_iter() if is_of_run(process, root)]:
+        # again until none is found: a runner that is left over may start a job while we look
         print(f"stopping {len(leftovers)} processes left over from a run that was killed", flush=True)
-    for process in leftovers:
-        with_still_there(process.kill)
-    psutil.wait_procs(leftovers, timeout=30)
+        for process in leftovers:
+            with_still_there(process.kill)
+        _, alive = psutil.wait_procs(leftovers, timeout=STOPPED_WITHIN_S)
+        if alive:
+            numbers = ", ".join(str(process.pid) for process in alive)
+            raise InputError(f"processes {numbers} of a run that was killed do not end; stop them and start again")
 
 
 def is_of_run(process: psutil.Process, root: Path) -> bool:

@@ -160,9 +160,7 @@ def read_scan(
     return np.where(seen[..., None], cloud, np.float32(0))
 
 
-def _cloud(
-    path: Path, kind: str, intrinsics: Intrinsics | None, unit_m: float, shape: tuple[int, int]
-) -> np.ndarray:
+def _cloud(path: Path, kind: str, intrinsics: Intrinsics | None, unit_m: float, shape: tuple[int, int]) -> np.ndarray:
     if kind == "depth":
         values = _array(path, ndim=2) * unit_m
         return cloud_from_depth(np.where(np.isfinite(values), values, 0), intrinsics)

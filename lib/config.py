@@ -104,6 +104,16 @@ def check_positive(settings: Any, names: tuple[str, ...], whole: bool = False) -
             raise InputError(f"{type(settings).__name__}.{name} is {value!r}; give a {kind}")
 
 
+def check_std_floor(owner: str, std_floor: float | None, standardize: bool) -> None:
+    """Raise `InputError` unless a floor of deviations is None, or a positive number where something is standardized."""
+    if std_floor is None:
+        return
+    if isinstance(std_floor, bool) or not (isinstance(std_floor, int | float) and std_floor > 0):
+        raise InputError(f"{owner}: std_floor is {std_floor!r}; give a positive number")
+    if not standardize:
+        raise InputError(f"{owner}: std_floor has no effect without standardize; leave one of them out")
+
+
 def check_not_negative(settings: Any, names: tuple[str, ...], whole: bool = False) -> None:
     """Raise `InputError` unless each named field is zero or what `check_positive` accepts."""
     check_positive(settings, tuple(name for name in names if getattr(settings, name) != 0), whole)

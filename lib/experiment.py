@@ -198,7 +198,8 @@ def compute(
     bar = tqdm(test, desc=f"{spec.name} {category}", disable=not progress)
     predictions = [head.predict(sample, spec.variants) for sample in bar]
     finished = time.perf_counter()
-    run_facts = {"fit_seconds": fitted - started, "predict_seconds": finished - fitted, **machine_facts()}
+    fit_seconds = fitted - started + sum(checkpoint.spent_s.values())
+    run_facts = {"fit_seconds": fit_seconds, "predict_seconds": finished - fitted, **machine_facts()}
     records = {}
     for variant in spec.variants:
         key = {"profile": profile.name, "method": spec.name, "category": category, "variant": variant, "seed": seed}
@@ -291,15 +292,23 @@ def load_maps(profile: Profile, method: str, category: str, variant: str, seed: 
 
 
 def recompute(profile: Profile, method: str, category: str, seed: int) -> dict[str, dict[str, Any]]:
-    """Records computed anew whatever is stored; see `run` for arguments and errors."""
+    """Records computed anew whatever records are stored; see `run` for arguments and errors.
+
+    A training that was killed goes on, and ends as one that ran through would.
+    """
     spec = planned(profile, method, category, seed)
     identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
     with FileLock(lock_path(profile, f"{method}-{category}-s{seed}")):
         return compute(profile, spec, category, seed, identity, progress=False)
 
 
-def is_curated(profile: Profile, method: str, category: str, seed: int) -> bool:
-    """True when `results/` holds records of every variant that agree with the profile's settings; see `run`."""
+def is_curated(profile: Profile, method: str, category: str, seed: int, by_this_code: bool = False) -> bool:
+    """True when `results/` holds records of every variant that agree with the profile's settings; see `run`.
+
+    Args:
+        profile, method, category, seed: as for `run`.
+        by_this_code: whether they must also come from the code, data and package versions that are here now.
+    """
     spec = planned(profile, method, category, seed)
     identity = experiment_identity(profile, spec, ensure_data(profile, category), category)
-    return bool(matching_records(results_root(profile), spec, category, seed, identity, curated=True))
+    return bool(matching_records(results_root(profile), spec, category, seed, identity, curated=not by_this_code))

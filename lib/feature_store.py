@@ -44,8 +44,7 @@ def ensure_data(profile: Profile, category: str, progress: bool = False) -> Path
     profile.check_category(category)
     root = data_root(profile)
     if profile.dataset == "synth3d":
-        with FileLock(lock_path(profile, f"data-{category}")):
-            write_category(root, category, profile.data_seed, progress=progress)
+        write_category(root, category, profile.data_seed, progress=progress)
     else:
         check_preparation(root, category, preparation_config(profile))
     return root
@@ -248,9 +247,7 @@ def category_features(
         return list(features) if whole <= kept_bytes else features
 
 
-def split_paths(
-    profile: Profile, category: str, split: str, folder: Path, chosen: Sequence[int] | None
-) -> list[Path]:
+def split_paths(profile: Profile, category: str, split: str, folder: Path, chosen: Sequence[int] | None) -> list[Path]:
     """Files of a split's features in file order; of the training split those that are chosen."""
     paths = [features_path(folder, entry) for entry in sample_files(profile, category, split)]
     return paths if chosen is None or split != "train" else [paths[index] for index in chosen]

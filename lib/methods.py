@@ -297,8 +297,8 @@ class AdaptedConfig(MethodSettings):
         head: settings of the head.
         adaptors: settings of the adaptors; None = the frozen features read by the same cells, for comparison.
         grid_side: cells along each axis; the same as that of `adaptors`.
-        std_floor: of the deviations that the features the head reads are divided by, as for
-            `lib.features.Standardizer.fit`; None = no floor.
+        std_floor: least deviation, as a share of the median one, that the features the head reads are divided by, as
+            for `lib.features.Standardizer.fit`; None = no floor.
     """
 
     head_class = "lib.heads.adapted:AdaptedHead"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from filelock import FileLock
 from PIL import Image
 
 from lib.camera import COLOR_SUFFIXES, SUFFIXES, Intrinsics, read_color, read_scan
@@ -86,21 +87,23 @@ def convert_scans(
     if not (folders.unit_m > 0 and folders.far_m > 0):
         raise InputError(f"unit {folders.unit_m} m, farthest {folders.far_m} m: give numbers above 0")
     final = Path(target) / part / split / defect
-    if final.exists():
-        raise InputError(f"{final} is there already; give another name, or delete it first")
-    unfinished = final.with_name(f".{defect}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        planned = paired(folders, unfinished)
-        problems = [text for text in in_processes(convert_one, planned, jobs, f"{part} {split}", progress) if text]
-        if problems:
-            raise InputError(f"{len(problems)} of {len(planned)} scans cannot be used: {'; '.join(problems[:20])}")
-        os.replace(unfinished, final)
-    finally:
+    Path(target).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(target) / f".{part}.lock"):  # of the part: its folders are removed where they are left empty
+        if final.exists():
+            raise InputError(f"{final} is there already; give another name, or delete it first")
+        unfinished = final.with_name(f".{defect}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in (final.parent, final.parent.parent):  # an empty split would count as a faulty one
-            with suppress(OSError):
-                folder.rmdir()
+        try:
+            planned = paired(folders, unfinished)
+            problems = [text for text in in_processes(convert_one, planned, jobs, f"{part} {split}", progress) if text]
+            if problems:
+                raise InputError(f"{len(problems)} of {len(planned)} scans cannot be used: {'; '.join(problems[:20])}")
+            os.replace(unfinished, final)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for folder in (final.parent, final.parent.parent):  # an empty split would count as a faulty one
+                with suppress(OSError):
+                    folder.rmdir()
     return final
 
 
@@ -134,9 +137,7 @@ def convert_one(job: Job) -> str:
     folders = job.folders
     try:
         rgb = read_color(job.color)
-        cloud = read_scan(
-            job.scan, folders.kind, folders.intrinsics, folders.unit_m, rgb.shape[:2], folders.far_m
-        )
+        cloud = read_scan(job.scan, folders.kind, folders.intrinsics, folders.unit_m, rgb.shape[:2], folders.far_m)
         check_cloud(cloud, job.scan)
         mask = None if job.mask is None else read_gt_mask(job.mask)
         if mask is not None and mask.shape != rgb.shape[:2]:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from tqdm.auto import tqdm
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent does; give it to a pool as `initializer`.
+
+    A pool whose owner was killed would else work on beside the next run, and then wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait_and_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def in_processes(
@@ -29,7 +46,7 @@ def in_processes(
                 yield function(item)
                 bar.update()
             return
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             try:
                 for result in pool.map(function, items, chunksize=1):
                     yield result

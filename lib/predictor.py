@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.config import ExtractorSpec, check_choice
+from lib.config import ExtractorSpec, check_choice, check_std_floor
 from lib.data import RawSample, SampleFiles
 from lib.decoding import check_cloud
 from lib.errors import InputError
@@ -176,8 +176,7 @@ def fit_predictor(
         raise InputError(f"{type(config).__name__} needs validation scans to weigh its parts; choose another method")
     if standardize and config.needs_raw:
         raise InputError(f"{type(config).__name__} cannot read standardized features; give standardize=False")
-    if std_floor is not None and not standardize:
-        raise InputError("std_floor has no effect without standardize; leave one of them out")
+    check_std_floor("fit_predictor", std_floor, standardize)
     unfitted = Predictor(None, variant, spec, preparation, None, None, device)
     features = [unfitted._features(scan) for scan in good]
     standardizer = Standardizer.fit(features, std_floor) if standardize else None

@@ -10,7 +10,15 @@ from typing import Any
 
 import yaml
 
-from lib.config import MEMORY_PRESETS_GB, PRECISIONS, ExtractorSpec, check_choice, check_positive, project_root
+from lib.config import (
+    MEMORY_PRESETS_GB,
+    PRECISIONS,
+    ExtractorSpec,
+    check_choice,
+    check_positive,
+    check_std_floor,
+    project_root,
+)
 from lib.errors import InputError
 from lib.instances import INSTANCES, resolve
 from lib.methods import CFMConfig
@@ -57,9 +65,7 @@ class MethodSpec:
         check_choice(f"recompute of method {self.name}", self.recompute, (True, False))
         if self.draw != "first" and self.shots is None:
             raise InputError(f"method {self.name}: draw has no effect without shots; add shots or leave it out")
-        check_positive(self, ("std_floor",))
-        if self.std_floor is not None and not self.standardize:
-            raise InputError(f"method {self.name}: std_floor has no effect without standardize; leave one of them out")
+        check_std_floor(f"method {self.name}", self.std_floor, self.standardize)
         if self.recompute and not isinstance(self.config, CFMConfig):
             raise InputError(f"method {self.name}: only CFM can recompute its features; leave recompute out")
 

@@ -30,9 +30,7 @@ class CandyScene:
 
 def turn(angle: float) -> np.ndarray:
     """(3, 3) rotation about the first axis."""
-    return np.array(
-        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
-    )
+    return np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
 
 
 def make_scene(seed: int = 0, side: int = SIDE_PX) -> CandyScene:

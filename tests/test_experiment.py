@@ -295,6 +295,31 @@ def test_run_killed_in_training_goes_on_from_its_checkpoint(
     assert epochs == [1] and without_run(records) == without_run(expected) and not kept.exists()
 
 
+def test_the_time_of_a_training_counts_what_an_earlier_process_did(
+    finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: Checkpoint, parts: object) -> int:
+        self.spent_s["training"] = 1000.0
+        return 0
+
+    monkeypatch.setattr(Checkpoint, "load", load)
+    [record] = [experiment.recompute(finished, "cfm", CATEGORY, 0)["product"]]
+    assert 1000 < record["run"]["fit_seconds"] < 1900
+
+
+def test_curated_records_may_be_those_of_other_code(finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def matching(*given: object, curated: bool) -> dict:
+        asked.append(curated)
+        return {}
+
+    monkeypatch.setattr(experiment, "matching_records", matching)
+    assert not experiment.is_curated(finished, "cfm", CATEGORY, 0)
+    assert not experiment.is_curated(finished, "cfm", CATEGORY, 0, by_this_code=True)
+    assert asked == [True, False]
+
+
 def test_a_checkpoint_of_other_settings_is_not_taken(finished: FixtureProfile, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(finished.data_root).parent
     shutil.rmtree(finished.work_dir / "records")
@@ -342,7 +367,11 @@ def test_recomputed_features_train_as_stored_ones_where_nothing_is_random(finish
 def test_two_processes_at_once_compute_once_and_agree(study: FixtureProfile, tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", ONE_OF_TWO, tmp_path, name] for name in ("first", "second")]
     running = [subprocess.Popen(c, cwd=project_root(), stdout=subprocess.PIPE, text=True) for c in commands]
-    answers = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    try:
+        answers = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    finally:
+        for process in running:  # one that waits for a partner that failed would wait for ever
+            process.kill()
     assert sorted(len(computed) for computed, _ in answers) == [0, 1]
     assert answers[0][1] == answers[1][1] == stored(study)
 

@@ -44,8 +44,7 @@ def textbook_farthest(points: torch.Tensor, num: int) -> list[int]:
     while len(chosen) < num:
         last = units[chosen[-1]]
         nearest = [
-            min(d, sum((a - b) ** 2 for a, b in zip(u, last, strict=True)))
-            for d, u in zip(nearest, units, strict=True)
+            min(d, sum((a - b) ** 2 for a, b in zip(u, last, strict=True))) for d, u in zip(nearest, units, strict=True)
         ]
         chosen.append(nearest.index(max(nearest)))
     return chosen

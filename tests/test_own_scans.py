@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from lib.camera import Intrinsics
@@ -52,7 +53,21 @@ def test_what_cannot_be_used_is_named_and_nothing_is_left(folders: ScanFolders, 
     with pytest.raises(InputError, match="2 of 3 scans cannot be used") as caught:
         convert_scans(folders, tmp_path / "own", "mug", "train")
     assert "every pixel is (0, 0, 0)" in str(caught.value) and "s2.png: not a readable image" in str(caught.value)
-    assert list((tmp_path / "own").rglob("*")) == []
+    assert {path.name for path in (tmp_path / "own").rglob("*")} <= {".mug.lock"}
+
+
+def test_two_conversions_of_one_part_wait_for_each_other(
+    folders: ScanFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*given: object) -> list[str]:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "own" / ".mug.lock").acquire(timeout=0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lib.own_scans.in_processes", held)
+    with pytest.raises(KeyboardInterrupt):
+        convert_scans(folders, tmp_path / "own", "mug", "train")
+    FileLock(tmp_path / "own" / ".mug.lock").acquire(timeout=0)
 
 
 def test_millimetres_are_told(folders: ScanFolders, tmp_path: Path) -> None:

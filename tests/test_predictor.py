@@ -109,6 +109,9 @@ def test_methods_that_need_more_are_refused() -> None:
         fit_predictor(scans(1), ASTConfig(), SPEC, standardize=False)
     with pytest.raises(InputError, match="cannot read standardized features"):
         fit_predictor(scans(1), ASTConfig(), SPEC)
+    for wrong in (0, -1.0, True):
+        with pytest.raises(InputError, match=f"fit_predictor: std_floor is {wrong}; give a positive number"):
+            fit_predictor(scans(1), CFM_TOY, SPEC, std_floor=wrong)
     with pytest.raises(InputError, match="std_floor has no effect without standardize"):
         fit_predictor(scans(1), CFM_TOY, SPEC, standardize=False, std_floor=1.0)
 

@@ -15,7 +15,14 @@ from lib.config import ExtractorSpec, project_root
 from lib.errors import InputError
 from lib.heads.m3dm import M3DMConfig
 from lib.instances import BANK_STD_FLOOR, BLIND, CFM_DEMO
-from lib.methods import CFM_VARIANTS, CFMConfig, NearestNeighborConfig, PatchCoreConfig
+from lib.methods import (
+    CFM_VARIANTS,
+    AdaptedConfig,
+    CFMConfig,
+    FusionConfig,
+    NearestNeighborConfig,
+    PatchCoreConfig,
+)
 from lib.profiles import Profile, data_root, load_profile, parse_profile
 from tests.fixture_study import study_in
 
@@ -73,6 +80,11 @@ def test_demo_gives_banks_of_hand_crafted_features_a_floor_and_cfm_none() -> Non
     banks = [s for s in plain if isinstance(s.config, NearestNeighborConfig | PatchCoreConfig | M3DMConfig)]
     assert len(banks) > 20 and {spec.std_floor for spec in banks} == {BANK_STD_FLOOR}
     assert {spec.std_floor for spec in plain if isinstance(spec.config, CFMConfig)} == {None}
+    mixed = [spec for spec in plain if isinstance(spec.config, AdaptedConfig | FusionConfig)]
+    read_twice = {spec.config.std_floor for spec in mixed if isinstance(spec.config, AdaptedConfig)}
+    assert len(mixed) > 3 and read_twice == {None, BANK_STD_FLOOR}
+    without = {spec.name for spec in mixed if spec.std_floor != BANK_STD_FLOOR}
+    assert without == {"cells_cfm"}  # its CFM standardizes the cells again
 
 
 def test_methods_take_what_they_do_not_name_from_the_profile() -> None:

@@ -11,10 +11,11 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from data_scripts import pack_site, run_notebook
+from data_scripts import make_env, pack_site, run_notebook, study
 from data_scripts.study import Failure, Progress, explain_failure, snakemake_command, study_lock, telling_lines
 from lib.config import project_root
 from lib.errors import InputError
@@ -156,7 +157,7 @@ def test_telling_lines_prefer_named_trouble_to_the_end_of_a_log():
     assert telling_lines("\n".join([*noise[:5], "\x1b[91ma.md:6: WARNING: undefined label\x1b[39;49;00m", *noise])) == [
         "a.md:6: WARNING: undefined label"
     ]
-    own = ["InputError in file \"Snakefile\", line 19:", "method of profile few 'cfm' is unknown; choose one"]
+    own = ['InputError in file "Snakefile", line 19:', "method of profile few 'cfm' is unknown; choose one"]
     assert telling_lines("\n".join([*noise[:5], *own, *noise])) == own
     assert telling_lines("\n".join(noise))[-1] == "line 89"
     assert len(telling_lines("\n".join(noise))) < 30
@@ -178,6 +179,54 @@ def test_second_run_waits_for_the_first_and_a_kill_frees_the_lock(tmp_path):
             second.kill()
     with study_lock(tmp_path):
         pass
+
+
+def test_leftovers_are_looked_for_until_none_is_found(tmp_path, monkeypatch, capsys):
+    """A runner that is left over may start a job after the first look."""
+    started = [subprocess.Popen(["sleep", "600"])]
+
+    def still_there(process, root):
+        if process.pid == started[0].pid and len(started) < 2:
+            started.append(subprocess.Popen(["sleep", "600"]))
+        return process.pid in {job.pid for job in started if job.poll() is None}
+
+    monkeypatch.setattr(study, "is_of_run", still_there)
+    study.stop_leftovers(tmp_path)
+    assert len(started) == 2 and not any(psutil.pid_exists(job.pid) for job in started)
+    assert capsys.readouterr().out.startswith("stopping ")
+
+
+def test_leftovers_that_do_not_end_are_told(tmp_path, monkeypatch):
+    job = subprocess.Popen(["sleep", "600"])
+    monkeypatch.setattr(study, "is_of_run", lambda process, root: process.pid == job.pid)
+    monkeypatch.setattr(study, "with_still_there", lambda call: None)
+    monkeypatch.setattr(study, "STOPPED_WITHIN_S", 0.1)
+    with pytest.raises(InputError, match=f"processes {job.pid} of a run that was killed do not end"):
+        study.stop_leftovers(tmp_path)
+    job.kill()
+    job.wait()
+
+
+def test_second_setup_of_the_environment_finds_what_the_first_made(tmp_path, monkeypatch):
+    calls = []
+
+    def install():
+        calls.append("install")
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        (tmp_path / ".venv" / "complete").touch()
+        return 0
+
+    settings = tmp_path / "constraints.txt"
+    settings.touch()
+    monkeypatch.setattr(make_env, "ROOT", tmp_path)
+    monkeypatch.setattr(make_env, "FOLDER", tmp_path / ".venv")
+    monkeypatch.setattr(make_env, "SETTINGS", (settings,))
+    monkeypatch.setattr(make_env, "install", install)
+    monkeypatch.setattr(sys, "argv", ["make_env.py"])
+    assert make_env.main() == make_env.main() == 0 and len(calls) == 1
+    later = settings.stat().st_mtime + 10
+    os.utime(settings, (later, later))
+    assert make_env.main() == 0 and len(calls) == 2
 
 
 @pytest.mark.parametrize(("profile", "site"), [("demo", "_build/html"), ("eyecandies", "_build/eyecandies/html")])

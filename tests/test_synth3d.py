@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -276,14 +278,31 @@ def test_second_run_does_nothing_and_another_seed_replaces(tmp_path):
     changed = json.loads(manifest.read_text())
     assert changed["seed"] == 2 and changed["sha256"] != json.loads(first[1])["sha256"]
     assert changed["counts"] == asdict(none)
-    assert [path.name for path in tmp_path.iterdir()] == ["ring"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"ring", ".ring.lock"}
 
 
 def test_folder_without_manifest_is_written_anew(tmp_path):
     (tmp_path / "ring" / "train").mkdir(parents=True)
     (tmp_path / "ring" / "train" / "half.png").write_bytes(b"")
+    for kind in ("new", "old"):  # of a run that was killed
+        (tmp_path / f".ring.{kind}.part" / "train").mkdir(parents=True)
     manifest = write_category(tmp_path, "ring", 1, Counts(1, 0, 0, 0), progress=False)
     assert manifest.is_file() and not (tmp_path / "ring" / "train" / "half.png").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_two_at_once_write_it_once(tmp_path, monkeypatch):
+    real, written = writer._write_samples, []
+
+    def slow(*given):
+        written.append(given)
+        time.sleep(0.2)
+        real(*given)
+
+    monkeypatch.setattr(writer, "_write_samples", slow)
+    with ThreadPoolExecutor(2) as pool:
+        manifests = list(pool.map(lambda _: write_category(tmp_path, "ring", 1, Counts(1, 0, 0, 0), False), range(2)))
+    assert len(written) == 1 and manifests == [tmp_path / "ring" / MANIFEST_NAME] * 2
 
 
 def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
@@ -293,7 +312,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(writer.tifffile, "imwrite", fail)
     with pytest.raises(KeyboardInterrupt):
         write_category(tmp_path, "ring", 1, FEW, progress=False)
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {".ring.lock"}
 
 
 @pytest.mark.parametrize(("category", "seed"), [("bagel", 1), ("ring", -1)])

@@ -97,6 +97,21 @@ def test_a_checkpoint_of_another_training_is_passed_over(tmp_path: Path) -> None
     assert not tmp_path.exists()
 
 
+def test_a_checkpoint_knows_the_time_of_all_processes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("lib.heads.checkpoints.time.monotonic", lambda: now[0])
+    for process, epochs_done in enumerate((2, 3)):
+        whole = Checkpoint(tmp_path, {})
+        part = whole.part("second")
+        now[0] += 50  # of what is not this training
+        part.load({})
+        assert whole.spent_s == ({"training-second": 7.0} if process else {})
+        now[0] += 7
+        part.save(epochs_done, {})
+    again = Checkpoint(tmp_path, {}, name="training-second")
+    assert again.load({}) == 3 and again.spent_s == {"training-second": 14.0}
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file"])
 def test_a_damaged_checkpoint_is_a_warning_and_a_new_start(content: bytes, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, {})

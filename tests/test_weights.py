@@ -185,9 +185,7 @@ def test_each_wrong_file_is_told_apart(net: WeightFile, tmp_path: Path, content:
         assert f"expected {net.sha256}; delete it, then run python data_scripts/get_weights.py net" in line
 
 
-def test_a_truncated_checkpoint_is_told_apart(
-    net: WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_checkpoint_is_told_apart(net: WeightFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(STATE, tmp_path / "net.pth")
     content = (tmp_path / "net.pth").read_bytes()
     register(monkeypatch, "net.pth", content)

@@ -85,7 +85,6 @@ class ASTConfig(MethodSettings):
         if self.position_dim % 4:
             raise InputError(f"position_dim is {self.position_dim}; give a multiple of 4")
 
-
     @property
     def needs_raw(self) -> bool:
         """The background's depth is known by its zeros, which standardization moves."""

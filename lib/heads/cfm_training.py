@@ -201,9 +201,7 @@ def memory_needs(features: Sequence[Features], config: CFMConfig, network: Mappi
     }
 
 
-def mapping_gb(
-    pixels: int, batch_bytes: float, all_bytes: float, network: MappingMLP, preset: MemoryPreset
-) -> float:
+def mapping_gb(pixels: int, batch_bytes: float, all_bytes: float, network: MappingMLP, preset: MemoryPreset) -> float:
     """GB that a training with one preset takes at most.
 
     Args:

@@ -10,7 +10,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,15 +74,17 @@ class Checkpoint:
         identity: what the training depends on, as JSON holds it; a file of another identity is passed over.
         every_s: seconds between two files; 0 writes one after every epoch.
         name: of this training among those of the experiment.
+        spent_s: by training, the seconds that earlier processes spent on what was taken up from them.
     """
 
     folder: Path
     identity: Any
     every_s: float = 60.0
     name: str = "training"
+    spent_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.last = time.monotonic()
+        self.begun = self.last = time.monotonic()
 
     @property
     def path(self) -> Path:
@@ -91,7 +93,7 @@ class Checkpoint:
 
     def part(self, name: str) -> Checkpoint:
         """The file of one of several trainings within this one."""
-        return Checkpoint(self.folder, self.identity, self.every_s, f"{self.name}-{name}")
+        return Checkpoint(self.folder, self.identity, self.every_s, f"{self.name}-{name}", self.spent_s)
 
     def is_due(self) -> bool:
         """True when the last file is old enough."""
@@ -101,7 +103,9 @@ class Checkpoint:
         """Write the state after some epochs, whole or not at all."""
         tensors: State = {}
         content = {name: packed(part.state_dict(), tensors) for name, part in parts.items()}
-        write_state(self.path, {"identity": self.identity, "epochs_done": epochs_done, "parts": content}, tensors)
+        seconds = self.spent_s.get(self.name, 0.0) + time.monotonic() - self.begun
+        facts = {"identity": self.identity, "epochs_done": epochs_done, "seconds": seconds, "parts": content}
+        write_state(self.path, facts, tensors)
         self.last = time.monotonic()
 
     def load(self, parts: Mapping[str, Stateful]) -> int:
@@ -109,6 +113,7 @@ class Checkpoint:
 
         A damaged file is a warning, and the training starts anew.
         """
+        self.begun = time.monotonic()
         if not self.path.is_file():
             return 0
         try:
@@ -120,6 +125,7 @@ class Checkpoint:
             return 0
         for name, part in parts.items():
             part.load_state_dict(unpacked(facts["parts"][name], tensors))
+        self.spent_s[self.name] = facts["seconds"]
         return facts["epochs_done"]
 
     def remove(self) -> None:

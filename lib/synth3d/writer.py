@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
 from lib.errors import InputError
-from lib.runtime import atomic_path, file_sha256, seeded_generator
+from lib.runtime import file_sha256, seeded_generator
 from lib.synth3d.canvas import canvas_of
 from lib.synth3d.defects import DEFECTS
 from lib.synth3d.families import family_of
@@ -26,7 +25,6 @@ from lib.synth3d.sensor import camera_for
 
 SYNTH3D_VERSION = "1.0"
 MANIFEST_NAME = "manifest.json"
-STALE_AFTER_S = 3600  # a killed run leaves its temporary folder; one this old belongs to nobody
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,9 @@ def sample_keys(counts: Counts) -> Iterator[tuple[str, str, int]]:
 def write_category(root: Path, category: str, seed: int, counts: Counts = Counts(), progress: bool = True) -> Path:
     """Path of the manifest of `<root>/<category>`, written if it is not there already with the same parameters.
 
-    Files go to a temporary folder beside, which is renamed when complete; the manifest comes last, so its presence
-    means that the category is whole. Each sample has its own random stream: other counts keep the samples.
+    Files and manifest go to a temporary folder beside, which is renamed when complete, so a category that is there is
+    whole. Two processes that want the same one wait for each other. Each sample has its own random stream: other
+    counts keep the samples.
 
     Args:
         root: folder of the dataset.
@@ -71,21 +70,27 @@ def write_category(root: Path, category: str, seed: int, counts: Counts = Counts
     if _holds(folder, description):
         return folder / MANIFEST_NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{category}.", suffix=".part", dir=folder.parent))
+    with FileLock(folder.with_name(f".{category}.lock")):
+        if not _holds(folder, description):  # another process may have written it meanwhile
+            _replace(folder, description, counts, progress)
+    return folder / MANIFEST_NAME
+
+
+def _replace(folder: Path, description: dict, counts: Counts, progress: bool) -> None:
+    """Write the category anew in the place of what is there; the caller holds its lock."""
+    temporary, old = (folder.with_name(f".{folder.name}.{kind}.part") for kind in ("new", "old"))
+    for leftover in (temporary, old):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        _write_samples(temporary, category, seed, counts, progress)
-        description["sha256"] = folder_sha256(temporary)
-        temporary.chmod(0o755)
+        _write_samples(temporary, description["category"], description["seed"], counts, progress)
+        whole = description | {"sha256": folder_sha256(temporary)}
+        (temporary / MANIFEST_NAME).write_text(json.dumps(whole, indent=2) + "\n")
         if folder.exists():
-            folder.rename(temporary.with_suffix(".old.part"))
+            folder.rename(old)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(temporary.with_suffix(".old.part"), ignore_errors=True)
-    with atomic_path(folder / MANIFEST_NAME) as manifest:
-        manifest.write_text(json.dumps(description, indent=2) + "\n")
-    return folder / MANIFEST_NAME
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _holds(folder: Path, description: dict) -> bool:
@@ -97,16 +102,10 @@ def _holds(folder: Path, description: dict) -> bool:
     return {key: found.get(key) for key in description} == description and "sha256" in found
 
 
-def _remove_stale(folder: Path) -> None:
-    for leftover in folder.parent.glob(f".{folder.name}.*.part"):
-        if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _write_samples(folder: Path, category: str, seed: int, counts: Counts, progress: bool) -> None:
     camera = asdict(camera_for(canvas_of(IMAGE_SIZE_PX))) | {"pose": np.eye(4).tolist()}
     calibration = folder / "calibration" / "camera_parameters.json"
-    calibration.parent.mkdir()
+    calibration.parent.mkdir(parents=True)
     calibration.write_text(json.dumps(camera, indent=2) + "\n")
     keys = list(sample_keys(counts))
     for split, defect, index in tqdm(keys, desc=f"synth3d {category}", unit="sample", disable=not progress):
