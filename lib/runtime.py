@@ -75,13 +75,24 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def git_commit(root: Path) -> str:
-    """Commit hash of the checkout at `root`, with "-dirty" when tracked files differ, or "unknown" outside git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Commit hash of the checkout at `root`, with "-dirty" when tracked files differ, or "unknown" outside git.
+
+    Read once a process, whose code stays the one it has loaded. `results/` is left out: records being remade are what
+    code gives, and no other code.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    describe = [*git, "describe", "--always", "--abbrev=12", "--exclude=*"]
+    changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (describe, changed)
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changes else commit
 
 
 def package_versions() -> dict[str, str]:

@@ -100,14 +100,33 @@ def test_file_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
 def test_commit_is_unknown_outside_git_and_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_commit(tmp_path) == "unknown"
+    git_commit.cache_clear()
     monkeypatch.setattr(runtime.subprocess, "run", raises(FileNotFoundError("git")))
     assert git_commit(tmp_path) == "unknown"
 
 
-def test_commit_says_what_git_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = subprocess.CompletedProcess([], 0, stdout="0123456789ab-dirty\n")
-    monkeypatch.setattr(runtime.subprocess, "run", lambda command, **_: answer if str(tmp_path) in command else None)
-    assert git_commit(tmp_path) == "0123456789ab-dirty"
+def test_commit_is_dirty_by_changed_code_and_not_by_changed_records(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *author, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    for name in ("lib.py", "results/record.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")[:12]
+    found = []
+    for name in ("untracked.txt", "results/record.json", "lib.py"):
+        (tmp_path / name).write_text("two")
+        git_commit.cache_clear()
+        found.append(git_commit(tmp_path))
+    assert found == [commit, commit, f"{commit}-dirty"]
+    git("checkout", "lib.py")
+    assert git_commit(tmp_path) == f"{commit}-dirty"  # of the process, whose code has been loaded
 
 
 def raises(error: Exception) -> Callable[..., None]:
