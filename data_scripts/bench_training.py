@@ -39,7 +39,7 @@ from lib.head_choice import make_head
 from lib.heads.cfm import CFM
 from lib.heads.cfm_training import MappingMLP, batches, initialize
 from lib.heads.lsfa import LSFA
-from lib.instances import CFM_DEMO, CFM_PAPER, LSFA_DEMO, LSFA_PAPER
+from lib.instances import BANK_STD_FLOOR, CFM_DEMO, CFM_PAPER, LSFA_DEMO, LSFA_PAPER
 from lib.losses import cosine_distance
 from lib.pixel_mean import averaged_xyz
 from lib.profiles import load_profile
@@ -250,7 +250,10 @@ def precision_results(name: str, arguments: argparse.Namespace) -> dict[str, flo
 
 def run_metrics(profile: Any, config: Any, category: str, setup: TrainingSetup, device: str) -> tuple[float, float]:
     """Image AUROC and AUPRO@30% of one training on the demo's features at the first seed."""
-    train, validation, test = (category_features(profile, category, split) for split in ("train", "validation", "test"))
+    floor = None if config is CFM_DEMO else BANK_STD_FLOOR
+    train, validation, test = (
+        category_features(profile, category, split, std_floor=floor) for split in ("train", "validation", "test")
+    )
     head = make_head(config, train[0], device)
     further = {"validation": validation} if config.needs_validation else {}
     head.fit(train, profile.seeds[0], setup=setup, **further)

@@ -99,5 +99,5 @@ def verdict(interval: Interval) -> str:
 
 def verdict_text(differences: Mapping[str, Interval], names: Sequence[str]) -> str:
     """The verdict on each named difference as one clause: "better than A (+0.012), worse than B (-0.034)"."""
-    words = {"better": "better than", "worse": "worse than", "no difference shown": "no clear difference from"}
+    words = {"better": "better than", "worse": "worse than", "no difference shown": "not shown to differ from"}
     return ", ".join(f"{words[verdict(differences[n])]} {n} ({differences[n].estimate:+.3f})" for n in names)

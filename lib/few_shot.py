@@ -20,7 +20,7 @@ from lib.tables import Record, flat_metrics
 
 METHODS = {  # name in the profile: text, experiment with every sample, variant
     "cfm": ("CFM", "cfm", "product"),
-    "nn": ("NN, joined", "nearest_neighbor", "concat"),
+    "nn": ("NN joined", "nearest_neighbor", "concat"),
     "patchcore": ("PatchCore", "patchcore", "plain_average"),
     "btf": ("BTF", "btf", "both"),
     "m3dm": ("M3DM", "m3dm", "triple"),

@@ -72,7 +72,9 @@ ALIASES = (
         "BTF-README", ("",), "BTF (Ours)", "preprocessed", "BTF", "full", "papers run BTF on clouds without their plane"
     ),
 )
-IMPROVEMENTS = (  # text; where the better one stands; what it is said to improve on, in the same table
+# Text; where the better one stands; what it is said to improve on, in the same table. The rules of Table 6 are left
+# out: they read one and the same training, so that its chance cancels in their differences.
+IMPROVEMENTS = (
     ("CFM against M3DM", "CFM", "1", "Ours", "M3DM"),
     ("CFM against AST", "CFM", "1", "Ours", "AST"),
     ("CFM against BTF", "CFM", "1", "Ours", "BTF"),
@@ -82,8 +84,6 @@ IMPROVEMENTS = (  # text; where the better one stands; what it is said to improv
     ("8 blocks against 12 (T11)", "CFM", "11", "Ours-M", "Ours"),
     ("12 blocks against 4 (T11)", "CFM", "11", "Ours", "Ours-S"),
     ("12 blocks against 1 (T11)", "CFM", "11", "Ours", "Ours-T"),
-    ("product against sum (T6)", "CFM", "6", "product", "sum"),
-    ("product against max (T6)", "CFM", "6", "product", "max"),
     ("crossmodal against intra-modal (T7)", "CFM", "7", "cross_product", "intra_product"),
     ("DINO against DINO-v2 (T8)", "CFM", "8", "DINO", "DINO-v2"),
     ("DINO against CLIP (T8)", "CFM", "8", "DINO", "CLIP"),

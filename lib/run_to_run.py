@@ -32,8 +32,9 @@ def spread_table(groups: Mapping[str, Sequence[Record]], metric: str, out_of: in
     Columns: "mean"; "std of the mean" over categories; "farthest", the difference of the two seeds that lie farthest
     apart; "two runs", how far the means of two trainings over as many categories as a paper has may lie apart by chance
     at 95 %; "std of a category", the median of the categories, and the largest one with its name; "categories";
-    "seeds". All standard deviations are over seeds. "two runs" pools the variances of the categories, whose trainings
-    share nothing, and takes Student's t at the pooled degrees of freedom.
+    "seeds". All standard deviations are over seeds. "two runs" pools the variances of the categories and takes
+    Student's t at the pooled degrees of freedom: as if trainings of two categories shared nothing, though they share
+    their seed and so their first weights. "std of the mean" does not assume that.
 
     Args:
         groups: records of one method and variant each, at two seeds or more, by text.

@@ -14,29 +14,50 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
+from lib.ablation_tables import stored_records
 from lib.bootstrap import BootstrapConfig, Interval, Resampled, resample_counts
 from lib.comparisons import auroc_by_category, mean_interval, verdict
 from lib.errors import InputError
+from lib.experiment import experiment_records
 from lib.pixel_metrics import PROCurve, aupro
+from lib.profiles import Profile
 from lib.published import CFM_TABLES, published_table
 from lib.runtime import seeded_generator
 from lib.tables import flat_metrics
 
 Record = dict[str, Any]
 Groups = Mapping[str, Sequence[Record]]
-# What pages compare, by the text they print: experiment and variant, the reading that each method is known for.
+# What pages compare, by the text they print: experiment and variant, the reading of its paper that needs no samples
+# beside the training set. LSFA's and PatchCore's "average" would need validation samples, which no other method sees.
 MAIN_VARIANTS = {
     "CFM": ("cfm", "product"),
-    "LSFA": ("lsfa", "average"),
+    "LSFA": ("lsfa", "plain_average"),
     "BTF": ("btf", "both"),
     "M3DM": ("m3dm", "triple"),
     "AST": ("ast", "max"),
-    "PatchCore": ("patchcore", "average"),
+    "PatchCore": ("patchcore", "plain_average"),
     "NN joined": ("nearest_neighbor", "concat"),
     "outline": ("blind", "outline"),
 }
 FAMILY_CONFIDENCE = 0.95  # that all intervals of all pairs hold at once
 RESAMPLES_PER_TAIL = 20  # left in each tail of the widened intervals, so that their ends are not chance
+
+
+def main_groups(profile: Profile, progress: bool = False) -> dict[str, list[Record]]:
+    """Records of `MAIN_VARIANTS` by text: of several trainings where the profile plans them, as `<method>_seeds`.
+
+    Args:
+        profile: the study's settings.
+        progress: show bars where a basic experiment is computed.
+    """
+    groups = {}
+    for text, (method, variant) in MAIN_VARIANTS.items():
+        several = f"{method}_seeds"
+        if several in profile.methods:
+            groups[text] = stored_records(profile, several)[variant]
+        else:
+            groups[text] = experiment_records(profile, method, (variant,), progress=progress)
+    return groups
 
 
 def category_table(groups: Groups, metric: str) -> pd.DataFrame:

@@ -29,7 +29,7 @@ LABELS = {
     ("nearest_neighbor", "rgb"): "NN RGB alone",
     ("nearest_neighbor", "xyz"): "NN 3D alone",
     ("nearest_neighbor", "late"): "NN late-fused",
-    ("nearest_neighbor", "concat"): "NN concatenated",
+    ("nearest_neighbor", "concat"): "NN joined",
     ("patchcore", "rgb"): "PatchCore RGB alone",
     ("patchcore", "xyz"): "PatchCore 3D alone",
     ("patchcore", "average"): "PatchCore average",
@@ -50,7 +50,7 @@ LABELS = {
     ("m3dm", "fused"): "M3DM fused bank",
     ("ast", "max"): "AST",
     ("ast", "mean"): "AST mean score",
-    ("blind", "outline"): "blind (outline only)",
+    ("blind", "outline"): "outline",
 }
 
 

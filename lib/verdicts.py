@@ -3,7 +3,8 @@
 A claim is one row of `published/claims.csv`. Its kind chooses the rule:
 
 - "better": the paired difference of method and reference, with its 95 % interval over test images, and its side at
-  every training seed; on the embedded dataset with and without its defect that no single modality can see;
+  every training seed; on the embedded dataset with and without its defect that no single modality can see. Intervals
+  of AUPRO are those of the first seed's maps;
 - "as good": the same against a margin that stands in the claim;
 - "faster": evidence only, since records time what jobs side by side took from the features on;
 - "table": the paper's own table, see `lib.published_checks.claims_against_tables`;
@@ -127,7 +128,7 @@ def judge(claim: Claim, profile: Profile) -> Verdict:
         pair = paired_records(claim, profile)
         if claim.kind == "faster":
             return speed_verdict(*pair, profile)
-        intervals = image_gains(*pair, profile) if claim.metric == "I-AUROC" else {"": map_gain(claim, profile)}
+        intervals = image_gains(*pair, profile) if claim.metric == "I-AUROC" else map_gains(claim, profile)
         changes = seed_changes(*pair, claim.metric)
     except InputError as error:
         return Verdict(NOT_RUN, str(error).split(";")[0])
@@ -158,8 +159,8 @@ def interval_verdict(
 ) -> Verdict:
     """Status by where a difference lies: above minus the margin, below it, or on both sides.
 
-    It lies on a side when every interval does and the difference at every training seed too. One training confirms
-    nothing.
+    It lies on a side when every interval does and the difference at every training seed too. On real data one training
+    decides nothing, neither way.
 
     Args:
         intervals: method minus reference, by a word for the test images, "" for all.
@@ -172,9 +173,11 @@ def interval_verdict(
     numbers = [f"{i.estimate:+.3f} [{i.low:+.3f}, {i.high:+.3f}] {word}".strip() for word, i in intervals.items()]
     seeds = f"seeds {above} of {len(changes)}"
     evidence = f"{metric} {', '.join(numbers)}, {seeds}, {profile.name}" + (f", margin {margin:g}" if margin else "")
+    embedded = profile.dataset == "synth3d"
+    if len(changes) == 1 and not embedded:
+        return Verdict(OPEN, evidence)
     if above == len(changes) and all(interval.low > -margin for interval in intervals.values()):
-        several = CONFIRMED if len(changes) > 1 else OPEN
-        return Verdict(CONSISTENT if profile.dataset == "synth3d" else several, evidence)
+        return Verdict(CONSISTENT if embedded else CONFIRMED, evidence)
     below = above == 0 and all(interval.high < -margin for interval in intervals.values())
     return Verdict(CONTRADICTED if below else OPEN, evidence)
 
@@ -188,14 +191,43 @@ def paired_records(claim: Claim, profile: Profile) -> tuple[list[Record], list[R
     return first, second
 
 
-def map_gain(claim: Claim, profile: Profile) -> Interval:
-    """Paired difference in AUPRO, exact, from maps of the first seed; `InputError` for ablations, which keep none."""
+def map_gains(claim: Claim, profile: Profile) -> dict[str, Interval]:
+    """Paired differences in AUPRO, exact, from maps of the first seed, by a word for the test images.
+
+    They are the same as for `image_gains`. `InputError` for ablations, which keep no maps.
+    """
     limit = float(claim.metric.removeprefix("AUPRO@").removesuffix("%")) / 100
     facts = {category: test_facts(profile, category) for category in profile.categories}
     masks, defects = ({category: fact[place] for category, fact in facts.items()} for place in (0, 1))
     wanted = ((claim.method, claim.variant), (claim.reference, claim.reference_variant))
     maps = [{category: load_maps(profile, name, category, variant) for category in facts} for name, variant in wanted]
-    return difference_interval(*(aupro_by_category(masks, of_method, defects, limit) for of_method in maps))
+    every = {category: np.ones(len(names), dtype=bool) for category, names in defects.items()}
+    chosen = {"": every}
+    if profile.dataset == "synth3d":
+        others = {category: np.array(names) != ONLY_CROSSMODAL for category, names in defects.items()}
+        chosen[f"without {ONLY_CROSSMODAL}"] = others
+    return {word: aupro_gain(masks, maps, defects, kept, limit) for word, kept in chosen.items()}
+
+
+def aupro_gain(
+    masks: Mapping[str, np.ndarray],
+    maps: Sequence[Mapping[str, np.ndarray]],
+    defects: Mapping[str, Sequence[str]],
+    kept: Mapping[str, np.ndarray],
+    limit: float,
+) -> Interval:
+    """Paired difference in AUPRO of two methods' maps on the images that are kept.
+
+    Args:
+        masks, defects: ground truth and defect type of the test images by category.
+        maps: of the method and of its reference, by category.
+        kept: (number of images,) bool by category.
+        limit: on the false-positive rate.
+    """
+    masks = {category: found[kept[category]] for category, found in masks.items()}
+    defects = {category: np.array(found)[kept[category]].tolist() for category, found in defects.items()}
+    cut = [{category: found[kept[category]] for category, found in of_method.items()} for of_method in maps]
+    return difference_interval(*(aupro_by_category(masks, of_method, defects, limit) for of_method in cut))
 
 
 def speed_verdict(records: Sequence[Record], reference: Sequence[Record], profile: Profile) -> Verdict:

@@ -118,6 +118,6 @@ def test_verdict_is_whether_the_interval_holds_zero(ends: tuple[float, float], w
 def test_verdict_text_names_each_in_the_order_asked() -> None:
     found = {"A": Interval(0.0123, 0.01, 0.02), "B": Interval(-0.5, -0.6, -0.4), "C": Interval(0.001, -0.1, 0.1)}
     assert verdict_text(found, ["B", "A", "C"]) == (
-        "worse than B (-0.500), better than A (+0.012), no clear difference from C (+0.001)"
+        "worse than B (-0.500), better than A (+0.012), not shown to differ from C (+0.001)"
     )
     assert verdict_text(found, ["A"]) == "better than A (+0.012)"

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib import side_by_side
 from lib.bootstrap import BootstrapConfig, Interval
 from lib.comparisons import auroc_by_category, difference_interval
 from lib.errors import InputError
 from lib.pixel_metrics import PROCurve
-from lib.profiles import load_profile
+from lib.profiles import Profile, load_profile
 from lib.published import PUBLISHED_ONLY
 from lib.side_by_side import (
     MAIN_VARIANTS,
@@ -192,6 +193,22 @@ def test_every_profile_plans_the_main_variants_and_they_are_all_its_methods(name
         assert variant in profile.method(method).variants
     methods = [spec.name for spec in profile.methods.values() if not spec.ablation]
     assert sorted(method for method, _ in MAIN_VARIANTS.values()) == sorted(methods)
+
+
+def test_methods_trained_several_times_stand_with_all_their_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stored(profile: Profile, method: str) -> dict[str, list[Any]]:
+        return {variant: [method, variant] for variant in profile.method(method).variants}
+
+    def computed(profile: Profile, method: str, variants: tuple[str, ...], progress: bool) -> list[Any]:
+        return [method, *variants]
+
+    monkeypatch.setattr(side_by_side, "stored_records", stored)
+    monkeypatch.setattr(side_by_side, "experiment_records", computed)
+    found = side_by_side.main_groups(load_profile("demo"))
+    assert list(found) == list(MAIN_VARIANTS)
+    assert found["LSFA"] == ["lsfa_seeds", "plain_average"] and found["AST"] == ["ast_seeds", "max"]
+    assert found["BTF"] == ["btf", "both"] and found["CFM"] == ["cfm", "product"]
+    assert side_by_side.main_groups(load_profile("mvtec3d"))["LSFA"] == ["lsfa", "plain_average"]
 
 
 def test_agreement_of_orders_by_hand() -> None:

@@ -25,6 +25,7 @@ from lib.verdicts import (
     at_hand,
     interval_verdict,
     judge,
+    map_gains,
     read_claims,
     speed_verdict,
     verdict_table,
@@ -70,6 +71,7 @@ def stored(monkeypatch):
     groups: dict[str, Any] = {}
 
     def read(profile, method, categories):
+        method = method.removesuffix("_seeds")  # the same method, trained several times
         if method not in groups:
             raise InputError(f"no records of {method}; run: make ablations")
         return dict.fromkeys(("product", "sum", "average", "triple", "both", "max"), groups[method])
@@ -121,6 +123,27 @@ def test_one_training_confirms_nothing():
     intervals = {"": Interval(0.1, 0.05, 0.15)}
     assert interval_verdict(intervals, pd.Series([0.1]), 0, "I-AUROC", REAL).status == OPEN
     assert interval_verdict(intervals, pd.Series([0.1, 0.1]), 0, "I-AUROC", REAL).status == CONFIRMED
+
+
+def test_one_training_on_real_data_contradicts_nothing_either():
+    intervals = {"": Interval(-0.1, -0.15, -0.05)}
+    assert interval_verdict(intervals, pd.Series([-0.1]), 0, "I-AUROC", REAL).status == OPEN
+    assert interval_verdict(intervals, pd.Series([-0.1, -0.1]), 0, "I-AUROC", REAL).status == CONTRADICTED
+    assert interval_verdict(intervals, pd.Series([-0.1]), 0, "I-AUROC", DEMO).status == CONTRADICTED
+
+
+def test_maps_are_compared_with_and_without_swap(monkeypatch):
+    """Ours finds the swapped image's defect alone; where that image is left out, both find everything."""
+    masks = np.zeros((3, 8, 9), dtype=bool)
+    masks[1:, 2:5, 2:6] = True
+    found, missed = masks.astype(np.float32), masks.astype(np.float32)
+    missed[2] = 0
+    maps = {"cfm": found, "m3dm": missed}
+    monkeypatch.setattr(verdicts, "test_facts", lambda profile, category: (masks, ["good", "cut", "swap"]))
+    monkeypatch.setattr(verdicts, "load_maps", lambda profile, method, category, variant: maps[method])
+    gains = map_gains(CLAIMS["C4"], DEMO)
+    assert gains[""].estimate > 0.2 and gains["without swap"] == Interval(0.0, 0.0, 0.0)
+    assert list(map_gains(CLAIMS["C4"], REAL)) == [""]
 
 
 def test_a_lead_that_needs_swap_shows_no_difference(stored):
