@@ -69,7 +69,7 @@ bench-memory: $(ENV)  ## time and memory of LSFA and memory banks at the papers'
 bench-training: $(ENV)  ## our training loop beside the released one's (DEVICE=cpu)
 	@$(PYTHON) data_scripts/bench_training.py --device $(DEVICE) $(if $(filter cuda,$(DEVICE)),--samples 240,--samples 4 --batch-size 2)
 
-ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these; MISSING=1: what is not there yet; STALE=1: and what other code made)
+ablations: $(ENV)  ## remake the curated ablation records in results/ (NAMES="lsfa*": only these; MISSING=1: what is not there yet; STALE=1: and what other code, data or versions made)
 	@$(PYTHON) data_scripts/ablations.py remake --profile $(PROFILE) --names "$(or $(NAMES),*)" $(if $(MISSING),--missing) $(if $(STALE),--stale)
 
 check-records: $(ENV)  ## recompute N=5 curated experiments drawn at random and compare

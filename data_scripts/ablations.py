@@ -2,7 +2,7 @@
 
 python data_scripts/ablations.py remake                                 # results/<profile>/ is written anew
 python data_scripts/ablations.py remake --names "lsfa*" --missing       # only what is not there yet
-python data_scripts/ablations.py remake --stale                         # only what other code made: an interrupted run
+python data_scripts/ablations.py remake --stale                         # what is missing, or made by other code or data
 python data_scripts/ablations.py check --number 5                       # five experiments drawn at random must agree
 """
 

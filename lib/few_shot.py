@@ -55,6 +55,7 @@ def few_shot_records(profile: Profile, method: str, categories: Sequence[str], d
         draw: a key of `DRAWS`.
     """
     _, whole, variant = METHODS[method]
+    whole = f"{whole}_seeds" if f"{whole}_seeds" in profile.methods else whole  # trained several times
     shots = {str(number): f"shots_{method}_{number}_{draw}" for number in shot_numbers(profile)}
     names = {text: name for text, name in shots.items() if name in profile.methods} | {"all": whole}
     return {text: stored_records(profile, name, categories)[variant] for text, name in names.items()}

@@ -199,7 +199,7 @@ def test_leftovers_are_looked_for_until_none_is_found(tmp_path, monkeypatch, cap
 def test_leftovers_that_do_not_end_are_told(tmp_path, monkeypatch):
     job = subprocess.Popen(["sleep", "600"])
     monkeypatch.setattr(study, "is_of_run", lambda process, root: process.pid == job.pid)
-    monkeypatch.setattr(study, "with_still_there", lambda call: None)
+    monkeypatch.setattr(study.psutil.Process, "kill", lambda self: None)
     monkeypatch.setattr(study, "STOPPED_WITHIN_S", 0.1)
     with pytest.raises(InputError, match=f"processes {job.pid} of a run that was killed do not end"):
         study.stop_leftovers(tmp_path)
