@@ -41,6 +41,21 @@ def plain_tokens(encoder: GroupEncoder, groups: Tensor) -> Tensor:
     return encoder.second_conv(joined).amax(dim=2)
 
 
+def plain_averages(sample: Features, xyz: Tensor, window_px: int) -> Tensor:
+    """(N, C) float32 3D features at object pixels after the papers' mean over a dense map of the whole image.
+
+    Args:
+        sample: whose pixels they are.
+        xyz: (N, C) float32 3D features at object pixels.
+        window_px: side of the windows in pixels.
+    """
+    size = tuple(sample.foreground.shape)
+    dense = torch.zeros(xyz.shape[1], sample.foreground.numel())
+    dense[:, sample.pixel_index] = xyz.T
+    means = functional.avg_pool2d(dense.view(1, -1, *size), window_px, stride=1)
+    return functional.adaptive_avg_pool2d(means, size).flatten(2)[0, :, sample.pixel_index].T
+
+
 @torch.inference_mode()
 def plain_map(head: CFM, sample: Features) -> Tensor:
     """(H, W) float32 product map of CFM from dense features: every object pixel through whole networks, then distances.
@@ -50,6 +65,8 @@ def plain_map(head: CFM, sample: Features) -> Tensor:
         sample: features of one sample.
     """
     rgb, xyz = sample.at_pixels()
+    if head.config.xyz_mean_px is not None:
+        xyz = plain_averages(sample, xyz, head.config.xyz_mean_px)
     psi = torch.zeros(2, sample.foreground.numel())
     for row, predicted, observed in ((0, head.xyz_to_rgb(xyz), rgb), (1, head.rgb_to_xyz(rgb), xyz)):
         difference = functional.normalize(predicted, dim=1) - functional.normalize(observed, dim=1)
