@@ -7,10 +7,15 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from benchmarks import growth, run
+from benchmarks.references import plain_map
 from lib import speed_tables
 from lib.errors import InputError
+from lib.heads.cfm import CFM
+from lib.methods import CFMConfig
+from tests.factories import make_features
 
 
 def timed(seconds: float, operations: float = 0.0, **further: Any) -> dict[str, Any]:
@@ -157,3 +162,16 @@ def test_figures_show_every_stage_and_study() -> None:
     lines = speed_tables.growth_plot(RECORD).axes[0].get_lines()
     assert list(lines[0].get_ydata()) == [1, 2, 8] and list(lines[0].get_xdata()) == [1, 2, 4]
     plt.close("all")
+
+
+@pytest.mark.parametrize("window_px", [None, 3])
+def test_the_plain_form_of_cfm_is_what_its_fast_form_gives(window_px: int | None) -> None:
+    """On small features; `make bench` asks the same at the papers' size, and takes too long to be asked often."""
+    torch.manual_seed(0)
+    features, head = make_features(5, height=29, width=31), CFM(CFMConfig(16, xyz_mean_px=window_px), 3, 5)
+    fast = head.predict(features)["product"].anomaly_map
+    torch.testing.assert_close(plain_map(head, features), fast, rtol=1e-4, atol=1e-5)
+    if window_px is not None:
+        plain = CFM(CFMConfig(16), 3, 5)
+        plain.load_state(head.state())
+        assert not torch.allclose(plain.predict(features)["product"].anomaly_map, fast, rtol=1e-3)
