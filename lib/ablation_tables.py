@@ -30,6 +30,12 @@ MODALITIES = {"rgb": "RGB", "xyz": "3D"}
 COLORS = {"setting": "#0072B2", "reference": "#D55E00", "unadapted": "#555555"}
 
 
+def most_trained(profile: Profile, method: str) -> str:
+    """`<method>_seeds` where the profile plans several trainings of a method under that name, else the method."""
+    several = f"{method}_seeds"
+    return several if several in profile.methods else method
+
+
 def stored_records(profile: Profile, method: str, categories: Sequence[str] | None = None) -> dict[str, list[Record]]:
     """Records of a method by variant, for ablations from `results/` alone: a page must not start hours of training.
 

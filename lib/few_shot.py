@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.ablation_tables import stored_records
+from lib.ablation_tables import most_trained, stored_records
 from lib.errors import InputError
 from lib.profiles import Profile
 from lib.published import published_numbers
@@ -55,9 +55,9 @@ def few_shot_records(profile: Profile, method: str, categories: Sequence[str], d
         draw: a key of `DRAWS`.
     """
     _, whole, variant = METHODS[method]
-    whole = f"{whole}_seeds" if f"{whole}_seeds" in profile.methods else whole  # trained several times
     shots = {str(number): f"shots_{method}_{number}_{draw}" for number in shot_numbers(profile)}
-    names = {text: name for text, name in shots.items() if name in profile.methods} | {"all": whole}
+    names = {text: name for text, name in shots.items() if name in profile.methods}
+    names["all"] = most_trained(profile, whole)
     return {text: stored_records(profile, name, categories)[variant] for text, name in names.items()}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
-from lib.ablation_tables import stored_records
+from lib.ablation_tables import most_trained, stored_records
 from lib.bootstrap import BootstrapConfig, Interval, Resampled, resample_counts
 from lib.comparisons import auroc_by_category, mean_interval, verdict
 from lib.errors import InputError
@@ -52,8 +52,8 @@ def main_groups(profile: Profile, progress: bool = False) -> dict[str, list[Reco
     """
     groups = {}
     for text, (method, variant) in MAIN_VARIANTS.items():
-        several = f"{method}_seeds"
-        if several in profile.methods:
+        several = most_trained(profile, method)
+        if several != method:
             groups[text] = stored_records(profile, several)[variant]
         else:
             groups[text] = experiment_records(profile, method, (variant,), progress=progress)
